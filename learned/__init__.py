@@ -1,0 +1,1 @@
+"""Learned parts: networks as stages, injected into stages, or inside kernels."""
