@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,7 +154,9 @@ def _list(options: argparse.Namespace) -> int:
             claim = " ".join(str(read_yaml(entry.path).get("claim") or "(states no claim)").split())
         except UserError as error:
             claim = f"(unreadable: {error})"
-        print(f"{name:<{width}}  {claim}")
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        lines = textwrap.wrap(claim, columns - width - 2) if columns > width + 30 else [claim]
+        print(f"{name:<{width}}  " + ("\n" + " " * (width + 2)).join(lines))
     return 0
 
 

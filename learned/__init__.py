@@ -1,1 +1,1 @@
-"""Learned parts: networks as stages, injected into stages, or inside kernels."""
+"""Learned stages: ordinary torch modules, as stages of their own or injected into another stage's constructor."""
