@@ -246,7 +246,9 @@ def run_inlined(op: Any, args: tuple, options: dict) -> Any:
     for argument, array in zip(op.signature.arguments, args):
         if argument.is_float and array.grad is None:  # the adjoint may add to every float input: give it a spare gradient
             spare = scratch(array.shape, array.dtype, requires_grad=False)
-            array = wp.array(ptr=array.ptr, dtype=array.dtype, shape=array.shape, strides=array.strides, device=array.device, grad=spare)
+            array = wp.array(
+                ptr=array.ptr, dtype=array.dtype, shape=array.shape, strides=array.strides, device=array.device, grad=spare
+            )
         setattr(inputs, argument.name, array)
     named = SimpleNamespace(**saved)
 

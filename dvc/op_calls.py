@@ -99,7 +99,8 @@ class TracedCalls:
         if last - first == self.worlds:
             return list(tensors)
         return [
-            t if broadcast or not world else t[first:last] for t, world, broadcast in zip(tensors, self.per_world, self.broadcast)
+            t if broadcast or not world else t[first:last]
+            for t, world, broadcast in zip(tensors, self.per_world, self.broadcast)
         ]
 
     def forward(self, tensors: Sequence[Tensor], call: Call) -> list[Tensor]:
@@ -111,9 +112,7 @@ class TracedCalls:
                 trace.forward(tensors)
                 outputs = [output.clone() for output in trace.output_views]
             else:
-                outputs = [
-                    view.new_empty(shape) for view, shape in zip(self.traces[0].output_views, self.output_shapes)
-                ]
+                outputs = [view.new_empty(shape) for view, shape in zip(self.traces[0].output_views, self.output_shapes)]
                 _run_together([self._forward_job(index, tensors, outputs) for index in range(len(self.traces))])
             self.holds = call
         return outputs

@@ -136,12 +136,20 @@ class OpSignature:
         where = f"{self.name}.{argument.name}"
         axes = argument.rank + len(argument.element_shape)
         if not isinstance(tensor, torch.Tensor):
-            remedy = "torch.tensor(...), or make it a keyword-only static option" if isinstance(tensor, (int, float)) else "torch.as_tensor"
-            raise UserError(f"{where}: expected a tensor of {axes} axes, got {type(tensor).__name__} {_short(tensor)}; remedy: {remedy}")
+            remedy = (
+                "torch.tensor(...), or make it a keyword-only static option"
+                if isinstance(tensor, (int, float))
+                else "torch.as_tensor"
+            )
+            raise UserError(
+                f"{where}: expected a tensor of {axes} axes, got {type(tensor).__name__} {_short(tensor)}; remedy: {remedy}"
+            )
         if tensor.dtype != argument.torch_dtype:
             convert = {torch.float32: ".float()", torch.int32: ".int()", torch.bool: ".bool()"}
             remedy = convert.get(argument.torch_dtype, f".to({argument.torch_dtype})")
-            raise UserError(f"{where}: expected dtype {argument.torch_dtype}, got {tensor.dtype}; remedy: {argument.name}{remedy}")
+            raise UserError(
+                f"{where}: expected dtype {argument.torch_dtype}, got {tensor.dtype}; remedy: {argument.name}{remedy}"
+            )
         if tensor.device.type not in ("cpu", "cuda") or tensor.layout is not torch.strided:
             raise UserError(f"{where}: expected a dense tensor on cpu or cuda, got {tensor.layout} on {tensor.device}")
         shape = tuple(tensor.shape)

@@ -81,7 +81,9 @@ def announced_compilation(name: str, on_compile: Callable[[str], None] | None) -
         yield
         return
 
-    def announcing(module: Any, device: Any = None, output_dir: Any = None, output_name: Any = None, *rest: Any, **more: Any) -> Any:
+    def announcing(
+        module: Any, device: Any = None, output_dir: Any = None, output_name: Any = None, *rest: Any, **more: Any
+    ) -> Any:
         if not (output_dir and output_name and os.path.exists(os.path.join(output_dir, output_name))):
             on_compile(f"{name}: compiling kernels of {module.name} for {device}")
         return compile_module(module, device, output_dir, output_name, *rest, **more)
@@ -93,7 +95,9 @@ def announced_compilation(name: str, on_compile: Callable[[str], None] | None) -
         module_class._compile = compile_module
 
 
-def input_arrays(op: Any, shapes: Sequence[Sequence[int]], device: Any, needs: Sequence[bool], tensors: Any = None) -> list[wp.array]:
+def input_arrays(
+    op: Any, shapes: Sequence[Sequence[int]], device: Any, needs: Sequence[bool], tensors: Any = None
+) -> list[wp.array]:
     """Warp arrays for the inputs of an op, with gradients where they are needed; views of `tensors` where given."""
     differentiates = any(needs)
     arrays = []
@@ -116,7 +120,9 @@ def view(array: wp.array) -> Tensor:
 class Trace:
     """One slice of worlds of one signature. Its work arrays serve one thread at a time."""
 
-    def __init__(self, op: Any, tensors: Sequence[Tensor], shapes: Sequence[Sequence[int]], options: dict, needs: Sequence[bool]):
+    def __init__(
+        self, op: Any, tensors: Sequence[Tensor], shapes: Sequence[Sequence[int]], options: dict, needs: Sequence[bool]
+    ):
         """Trace the body on `tensors`; the caller holds the process lock."""
         self.needs = needs
         self.stream = torch_stream(tensors[0].device)

@@ -40,7 +40,9 @@ def perturbed(op: Any, tensors: Sequence[Tensor], shapes: Sequence[Sequence[int]
     return result
 
 
-def eager(op: Any, tensors: Sequence[Tensor], options: dict, needs: Sequence[bool], device: Any, gradients: Any) -> tuple[list, list]:
+def eager(
+    op: Any, tensors: Sequence[Tensor], options: dict, needs: Sequence[bool], device: Any, gradients: Any
+) -> tuple[list, list]:
     """Outputs and input gradients of the body on fresh arrays, nothing captured."""
     arrays = input_arrays(op, [tensor.shape for tensor in tensors], device, needs, tensors)
     run = Run(op, arrays, options, device, any(needs))
@@ -56,7 +58,9 @@ def eager(op: Any, tensors: Sequence[Tensor], options: dict, needs: Sequence[boo
     return outputs, [view(array.grad).clone() if needed else None for array, needed in zip(arrays, needs)]
 
 
-def check_trace(op: Any, trace: Trace, tensors: Sequence[Tensor], shapes: Sequence[Sequence[int]], options: dict, perturb: bool = True) -> None:
+def check_trace(
+    op: Any, trace: Trace, tensors: Sequence[Tensor], shapes: Sequence[Sequence[int]], options: dict, perturb: bool = True
+) -> None:
     """Raise TraceMismatch where the replay differs from an eager run; the caller holds the process lock."""
     with torch.no_grad(), on_stream(trace.stream):
         values = perturbed(op, tensors, shapes) if perturb else [t.detach().expand(tuple(s)) for t, s in zip(tensors, shapes)]

@@ -96,7 +96,9 @@ class WarpOp:
         parameters = inspect.signature(function).parameters.values()
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         if len(positional) not in (2, 3):
-            raise UserError(f"{self.name}.adjoint: expected (inputs, outputs[, saved], *, options), got {len(positional)} positional")
+            raise UserError(
+                f"{self.name}.adjoint: expected (inputs, outputs[, saved], *, options), got {len(positional)} positional"
+            )
         every = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
@@ -177,7 +179,9 @@ def _thread_count(threads: int | None) -> int:
 def _call(op: WarpOp, args: tuple, options: dict) -> Any:
     """One call: the fast path looks the traces up by a key that is cheap to build."""
     if torch._C._are_functorch_transforms_active():
-        raise Unsupported(f"{op.name}: torch.func transforms (grad, vmap, jvp, ...) cannot enter Warp kernels; use torch.autograd")
+        raise Unsupported(
+            f"{op.name}: torch.func transforms (grad, vmap, jvp, ...) cannot enter Warp kernels; use torch.autograd"
+        )
     if args and isinstance(args[0], wp.array):
         return run_inlined(op, args, options)
     if current_frame() is not None:
@@ -253,7 +257,9 @@ class _Bridge(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise Unsupported(f"{ctx.calls.op.name}: forward-mode differentiation cannot enter Warp kernels; remedy: use backward()")
+        raise Unsupported(
+            f"{ctx.calls.op.name}: forward-mode differentiation cannot enter Warp kernels; remedy: use backward()"
+        )
 
 
 class _FirstOrder(torch.autograd.Function):

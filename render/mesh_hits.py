@@ -162,6 +162,55 @@ def look(views: MeshViews, film: FilmPlan, trees: MeshTrees, view: int, pose: Po
 
 
 @wp.func
+def widen(box: wp.vec4, views: MeshViews, film: FilmPlan, view: int, place: wp.vec3, reach: float):
+    """A film rectangle (least x, least y, greatest x, greatest y) [px], grown to hold a ball of radius `reach` at `place`."""
+    c = to_camera(place, views.camera_position[view], views.camera_rotation[view])
+    at = wp.vec2(c[0], c[1]) * views.focal[view]
+    spread = wp.vec2(reach, reach) * views.focal[view]
+    if film.orthographic == 0:
+        if c[2] < 1.01 * reach:
+            return wp.vec4(-FAR, -FAR, FAR, FAR)
+        # |(c_x + d_x) / (c_z + d_z) - c_x / c_z| <= |d| |(c_x, c_z)| / (c_z (c_z - |d|))
+        depth = c[2] * (c[2] - reach)
+        at = at / c[2]
+        spread = wp.vec2(wp.length(wp.vec2(c[0], c[2])), wp.length(wp.vec2(c[1], c[2]))) * (views.focal[view] * reach / depth)
+    at += views.center[view]
+    return wp.vec4(
+        wp.min(box[0], at[0] - spread[0]), wp.min(box[1], at[1] - spread[1]),
+        wp.max(box[2], at[0] + spread[0]), wp.max(box[3], at[1] + spread[1]),
+    )  # fmt: skip
+
+
+@wp.kernel(enable_backward=False)
+def find_boxes(views: MeshViews, film: FilmPlan, trees: MeshTrees, boxes: wp.array(dtype=wp.vec4i)):
+    """Film rectangle outside which each view shows the plate at every time: first column and row, end column and row."""
+    view = wp.tid()
+    reach = 1.01 * trees.reach[view / film.views_per_world]
+    # the earliest and latest times of the film, where the motion may go on beyond its nodes
+    corner = film.origin + wp.vec2(float(film.width), float(film.height)) / film.scale
+    x = wp.max(wp.abs(film.origin[0] / film.frame[0] - 0.5), wp.abs(corner[0] / film.frame[0] - 0.5))
+    y = wp.max(wp.abs(film.origin[1] / film.frame[1] - 0.5), wp.abs(corner[1] / film.frame[1] - 0.5))
+    late = wp.abs(views.readout[view][0]) * x + wp.abs(views.readout[view][1]) * y
+    late += 0.5 * wp.abs(views.exposure[view]) * film.frame_interval
+    box = wp.vec4(FAR, FAR, -FAR, -FAR)
+    box = widen(box, views, film, view, pose_at(views, film, view, late).position, reach)
+    box = widen(box, views, film, view, pose_at(views, film, view, -late).position, reach)
+    for node in range(views.positions.shape[1]):
+        box = widen(box, views, film, view, views.positions[view, node], reach)
+    boxes[view] = wp.vec4i(
+        int(wp.clamp(wp.floor((box[0] - film.origin[0]) * film.scale), 0.0, float(film.width))),
+        int(wp.clamp(wp.floor((box[1] - film.origin[1]) * film.scale), 0.0, float(film.height))),
+        int(wp.clamp(wp.ceil((box[2] - film.origin[0]) * film.scale), 0.0, float(film.width))),
+        int(wp.clamp(wp.ceil((box[3] - film.origin[1]) * film.scale), 0.0, float(film.height))),
+    )
+
+
+@wp.func
+def outside(box: wp.vec4i, row: int, column: int):
+    return column < box[0] or row < box[1] or column >= box[2] or row >= box[3]
+
+
+@wp.func
 def film_sample(shift: wp.vec3, sample: int):
     """Point `sample` of a three-dimensional additive recurrence (Roberts 2018, R3), shifted: column, row, time in [0, 1).
 

@@ -24,7 +24,9 @@ from render.mesh_hits import (
     facing_of,
     film_point,
     film_sample,
+    find_boxes,
     look,
+    outside,
     pose_at,
     sample_time,
     shade,
@@ -52,11 +54,15 @@ def render_views(
     film: FilmPlan,
     faces: wp.array2d(dtype=int),
     trees: MeshTrees,
+    boxes: wp.array(dtype=wp.vec4i),
     seed: wp.array(dtype=int),
     samples: int,
     images: wp.array3d(dtype=wp.vec3),
 ):
     view, row, column = wp.tid()
+    if outside(boxes[view], row, column):
+        images[view, row, column] = views.plate[row, column]
+        return
     world = view / film.views_per_world
     shift = pixel_shift(film, seed[view], view, row, column)
     total = wp.vec3()
@@ -78,6 +84,7 @@ def interior_adjoint(
     film: FilmPlan,
     faces: wp.array2d(dtype=int),
     trees: MeshTrees,
+    boxes: wp.array(dtype=wp.vec4i),
     seed: wp.array(dtype=int),
     image_adjoint: wp.array3d(dtype=wp.vec3),
     samples: int,
@@ -87,6 +94,9 @@ def interior_adjoint(
     view, row, column = wp.tid()
     adjoint = image_adjoint[view, row, column] / float(samples)
     if wp.dot(adjoint, adjoint) == 0.0:
+        return
+    if outside(boxes[view], row, column):
+        wp.atomic_add(grads.plate, row, column, image_adjoint[view, row, column])
         return
     world = view / film.views_per_world
     shift = pixel_shift(film, seed[view] + 0x1B873593, view, row, column)
@@ -212,8 +222,14 @@ def render_mesh(
     for name, array in zip(_FIELDS, (*arrays, ambient, plate), strict=True):
         setattr(rows, name, array)
     trees, _meshes = build_trees(vertices, faces)
+    boxes = wp.zeros(views, dtype=wp.vec4i, device=plate.device)
+    wp.launch(find_boxes, views, inputs=[rows, film, trees], outputs=[boxes], device=plate.device)
     wp.launch(
-        render_views, images.shape, inputs=[rows, film, faces, trees, seed, samples], outputs=[images], device=plate.device
+        render_views,
+        images.shape,
+        inputs=[rows, film, faces, trees, boxes, seed, samples],
+        outputs=[images],
+        device=plate.device,
     )
     return images
 
@@ -227,9 +243,11 @@ def _render_mesh_adjoint(
     rows, grads = _rows_and_gradients(inputs)
     adjoint = outputs.grad
     trees, _meshes = build_trees(inputs.vertices, faces)
+    boxes = wp.zeros(views, dtype=wp.vec4i, device=adjoint.device)
+    wp.launch(find_boxes, views, inputs=[rows, film, trees], outputs=[boxes], device=adjoint.device)
     refused = wp.zeros(1, dtype=int, device=adjoint.device)
     wp.launch(
-        interior_adjoint, adjoint.shape, inputs=[rows, film, faces, trees, inputs.seed, adjoint, samples], outputs=[grads],
+        interior_adjoint, adjoint.shape, inputs=[rows, film, faces, trees, boxes, inputs.seed, adjoint, samples], outputs=[grads],
         device=adjoint.device,
     )  # fmt: skip
     wp.launch(

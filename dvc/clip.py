@@ -1,0 +1,146 @@
+"""`Clip`: a video as a stage. Frames of a window, stabilised, at several resolutions, with the background plate behind them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from dvc.errors import UserError
+from dvc.records import Film, Frames
+from dvc.stabilize import apply_motion, background_motions, identity_motions, stabilized_crop
+
+
+def background_plate(crops: np.ndarray, most: int = 120) -> np.ndarray:
+    """What stands still: the median over frames, then the median over the frames near the first one.
+
+    crops: uint8 (frame, row, column, 3) -> float32 (row, column, 3) in [0, 1]. The second pass removes traces of a thing
+    that covers a pixel nearly half of the time.
+    """
+    stride = max(1, -(-len(crops) // most))
+    stack = torch.from_numpy(crops[::stride]).float()
+    plate = stack.median(dim=0).values
+    differs = (stack - plate).abs().amax(dim=-1, keepdim=True)
+    spread = differs.flatten(1).median(dim=0).values.reshape(1, *differs.shape[1:])
+    kept = torch.where(differs > torch.clamp(spread, min=6.0), torch.nan, stack)
+    refined = torch.nanmedian(kept, dim=0).values
+    return (torch.where(torch.isnan(refined), plate, refined) / 255.0).numpy()
+
+
+def plain_backdrop(width: int, height: int) -> np.ndarray:
+    """A wall under soft light, for clips that are rendered: float32 (row, column, 3) in [0, 1]."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    light = 0.45 + 0.12 * np.cos(2.1 * x / width) * np.cos(1.3 * y / height - 0.4)
+    texture = 0.015 * np.sin(0.21 * x + 0.05 * y) * np.sin(0.17 * y)
+    return ((light + texture)[..., None] * np.array([1.05, 0.98, 0.88], np.float32)).astype(np.float32)
+
+
+class Clip(nn.Module):
+    """Frames [first, last) of a video.
+
+    Arguments:
+        path: file, or `data:NAME` for a known data item; None: the clip is rendered by the pipeline itself.
+        first, last: window of frames.
+        region: (left, top, right, bottom) [px]: where the thing of interest moves; must lie in the frame.
+        levels: resolutions, coarse to fine: each {scale: film pixels a pixel, pad: pixels added around the region}.
+        stabilize: estimate the camera's motion from what is outside the region (and outside `moving` boxes).
+        frame_rate: replaces the file's [1/s]; needed where the clip is rendered.
+        size: (width, height) of a clip that is rendered. With it, a data item that cannot be found or downloaded leaves the
+            clip empty (`available` is False) instead of raising: the task then renders one and says so.
+    Forward: level (index, or "full": the region at full resolution), frames (number from the first; None: all) -> Frames
+        with images of one world. Values are those of the file, in [0, 1], without undoing its response curve.
+    Raises: UserError for a file that is no video, a window beyond its end or a region outside the frame.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        first: int,
+        last: int,
+        region: Sequence[float],
+        levels: Sequence[Mapping[str, float]] = ({"scale": 0.25},),
+        *,
+        stabilize: bool = True,
+        moving: Sequence[Sequence[float]] = (),
+        frame_rate: float | None = None,
+        size: Sequence[int] | None = None,
+    ):
+        super().__init__()
+        from dvc.data import DataUnavailable, resolve
+        from dvc.video import read_video
+
+        if not 0 <= first < last:
+            raise UserError(f"Clip: expected 0 <= first < last, got {first} and {last}")
+        self.path, self.first, self.last = path, int(first), int(last)
+        self.region, self.levels, self.moving = [float(v) for v in region], [dict(level) for level in levels], list(moving)
+        self.stabilize, self.why_empty = bool(stabilize), "the configuration asks for a clip that the pipeline renders"
+        video, rate = None, frame_rate
+        if path is not None:
+            try:
+                video, rate = read_video(resolve(path), self.first, self.last)
+            except DataUnavailable as error:
+                if size is None:
+                    raise
+                self.why_empty = str(error)
+        self.frame_rate = float(frame_rate or rate or 0.0)
+        if self.frame_rate <= 0.0:
+            raise UserError(f"Clip.frame_rate: expected a positive number, got {frame_rate!r}")
+        if video is None and size is None:
+            raise UserError("Clip.size: expected (width, height) for a clip that is rendered, got none")
+        self.width, self.height = (video.shape[2], video.shape[1]) if video is not None else (int(size[0]), int(size[1]))  # type: ignore[index]
+        self.box = self._checked_region()
+        self.available = video is not None
+        if video is not None:
+            self.load(video, stabilize=self.stabilize)
+        else:
+            self.load(np.repeat((255.0 * plain_backdrop(self.width, self.height)).astype(np.uint8)[None], 1, axis=0), stabilize=False)
+
+    def _checked_region(self) -> tuple[int, int, int, int]:
+        left, top, right, bottom = (round(v) for v in self.region)
+        if not (0 <= left < right <= self.width and 0 <= top < bottom <= self.height):
+            raise UserError(
+                f"Clip.region: expected left < right within 0..{self.width} and top < bottom within 0..{self.height}, got {self.region}"
+            )
+        return left, top, right, bottom
+
+    def load(self, video: np.ndarray, *, stabilize: bool) -> None:
+        """Take the frames of the window, uint8 (frame, row, column, 3)."""
+        self.motions = background_motions(video, [self.box, *self.moving]) if stabilize else identity_motions(len(video))
+        self.films: list[Film] = []
+        for i, level in enumerate(self.levels):
+            self._add_level(i, video, **{str(k): float(v) for k, v in level.items()})
+
+    def _add_level(self, index: int, video: np.ndarray, scale: float, pad: float = 0.0) -> None:
+        import cv2
+
+        if not 0.0 < scale <= 1.0 or abs(1.0 / scale - round(1.0 / scale)) > 1e-6:
+            raise UserError(f"Clip.levels[{index}].scale: expected 1, 1/2, 1/3, ..., got {scale}")
+        step = round(1.0 / scale)
+        left, top = self.box[0] - round(pad), self.box[1] - round(pad)
+        columns = -(-(self.box[2] + round(pad) - left) // step)
+        rows = -(-(self.box[3] + round(pad) - top) // step)
+        crops = (stabilized_crop(f, m, left, top, columns * step, rows * step) for f, m in zip(video, self.motions, strict=True))
+        small = np.stack([cv2.resize(crop, (columns, rows), interpolation=cv2.INTER_AREA) for crop in crops])
+        self.films.append(Film(self.width, self.height, float(left), float(top), columns, rows, 1.0 / step))
+        self.register_buffer(f"images_{index}", torch.from_numpy(small), persistent=False)
+        self.register_buffer(f"plate_{index}", torch.from_numpy(background_plate(small)), persistent=False)
+
+    def forward(self, level: int | str = 0, frames: int | None = None) -> Frames:
+        if level == "full":
+            return self._whole_region()
+        images = getattr(self, f"images_{level}")
+        count = len(images) if frames is None else min(int(frames), len(images))
+        return Frames(images[None, :count].float() / 255.0, getattr(self, f"plate_{level}"), self.films[int(level)])
+
+    def _whole_region(self) -> Frames:
+        left, top, right, bottom = self.box
+        plate = torch.from_numpy(plain_backdrop(self.width, self.height)[top:bottom, left:right].copy())
+        film = Film(self.width, self.height, float(left), float(top), right - left, bottom - top, 1.0)
+        return Frames(plate[None, None], plate, film)
+
+    def to_original(self, points: np.ndarray) -> np.ndarray:
+        """Pixels of the stabilised frames, (frame, 2), -> pixels of the original frames."""
+        return np.stack([apply_motion(m, p) for m, p in zip(self.motions, points, strict=True)])
+
+    def extra_repr(self) -> str:
+        return f"{self.path!r}, frames [{self.first}, {self.last}), {self.frame_rate:.4g} frames/s, {self.width}x{self.height}"

@@ -1,0 +1,184 @@
+"""`optimize`: phases of descent, from many random starts to one answer.
+
+A phase fixes what is looked at (terms, resolution, horizon), what moves, and how. Going through them in order gives
+*explore then descend* (many worlds, a short horizon, coarse pictures; then the best ones, the whole clip, finer
+pictures) and the *growing horizon* on long clips. Every step can be resumed: the state is numbers only.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dvc.descent import GaussNewtonDescent, Problem, TorchDescent
+from dvc.errors import UserError
+from dvc.losses import Objective
+from dvc.parameter_vector import ParameterVector
+from dvc.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase.
+
+    Arguments: optimizer: gauss_newton, or a name of torch.optim (adam, lbfgs, ...); steps: at most; terms: names of
+        the objective's terms (None: all); train: names of declared parameters that move (None: all); weights: whether
+        learned weights move; context: values for "$name" in the wiring (horizon, level, ...); lr, schedule ("constant" |
+        "cosine"), options: for torch optimisers; refresh, tolerance, worlds_at_once: for gauss_newton; survivors: how
+        many of the best worlds go on from here.
+    """
+
+    name: str = "descend"
+    optimizer: str = "gauss_newton"
+    steps: int = 20
+    terms: Sequence[str] | None = None
+    train: Sequence[str] | None = None
+    weights: bool = False
+    context: Mapping[str, Any] = field(default_factory=dict)
+    lr: float = 0.02
+    schedule: str = "constant"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    refresh: int = 2
+    tolerance: float = 1e-3
+    worlds_at_once: int = 16
+    survivors: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.lr <= 0 or not math.isfinite(self.lr):
+            raise UserError(f"phase {self.name!r}: expected steps >= 0 and lr > 0, got {self.steps} and {self.lr}")
+        if self.schedule not in ("constant", "cosine"):
+            raise UserError(f"phase {self.name!r}: schedule: expected constant or cosine, got {self.schedule!r}")
+
+
+class Fit(NamedTuple):
+    """Where the descent ended; worlds sorted, best first."""
+
+    x: Tensor  # unbounded values, (world, size)
+    loss: Tensor  # of the last phase, (world,)
+    alive: Tensor  # (world,); False: retired because its loss or gradient was not finite
+    steps: int  # in all
+    explored: Tensor | None = None  # x of all starts, where worlds were first dropped
+    explored_loss: Tensor | None = None
+    ends: Mapping[str, Any] = {}  # phase -> {"x": best unbounded values (size,), "weights": learned weights} at its end
+
+
+OnStep = Callable[[int, str, Tensor, Tensor], None]
+
+
+def _schedule(phase: Phase) -> Callable[[int], float] | None:
+    if phase.schedule == "constant":
+        return None
+    return lambda i: 0.5 * (1.0 + math.cos(math.pi * i / max(1, phase.steps)))
+
+
+def _subset(objective: Objective, names: Sequence[str] | None) -> Objective:
+    unknown = [n for n in names or () if n not in objective.terms]
+    if unknown:
+        raise UserError(f"phase: no term {unknown[0]!r}; terms: {', '.join(objective.terms)}")
+    return objective if names is None else Objective({n: objective.terms[n] for n in names})
+
+
+def _descent(pipeline: Pipeline, objective: Objective, vector: ParameterVector, phase: Phase, context: Mapping[str, Any], x: Tensor):
+    problem = Problem(pipeline, _subset(objective, phase.terms), vector, {**context, **phase.context})
+    train = set(vector.names if phase.train is None else phase.train)
+    unknown = train - set(vector.names)
+    if unknown:
+        raise UserError(f"phase {phase.name!r}: no declared parameter {sorted(unknown)[0]!r}; declared: {', '.join(vector.names)}")
+    active = torch.zeros(vector.size)
+    for name in train:
+        active[vector.slices[name]] = 1.0
+    if phase.optimizer == "gauss_newton":
+        if phase.weights:
+            raise UserError(f"phase {phase.name!r}: gauss_newton moves declared parameters only; remedy: optimizer: adam")
+        return problem, GaussNewtonDescent(problem, x.shape[0], active, phase.refresh, phase.worlds_at_once, phase.tolerance)
+    weights = pipeline.weights() if phase.weights else {}
+    return problem, TorchDescent(problem, x, active, phase.optimizer, phase.lr, weights, phase.options, _schedule(phase))
+
+
+def select(x: Tensor, loss: Tensor, alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best `count` living worlds, best first; fails where none is alive."""
+    if not bool(alive.any()):
+        raise UserError("optimize: every start was retired because its loss or gradient was not finite; remedy: bounds, first guesses")
+    order = torch.argsort(torch.where(alive, loss, torch.inf))[:count]
+    return x[order], loss[order], alive[order]
+
+
+def optimize(
+    pipeline: Pipeline,
+    objective: Objective,
+    phases: Sequence[Phase],
+    *,
+    starts: Tensor | None = None,
+    context: Mapping[str, Any] | None = None,
+    on_step: OnStep | None = None,
+    checkpoint: Callable[[dict[str, Any]], None] | None = None,
+    checkpoint_every: int = 5,
+    restored: Mapping[str, Any] | None = None,
+    on_retire: Callable[[str], None] | None = None,
+) -> Fit:
+    """Descend through the phases.
+
+    Arguments: starts: unbounded values (world, size) in the order of `ParameterVector(pipeline)`; None: the current
+        ones. on_step(step, phase, x, loss) after every step. checkpoint(state) and `restored`: see `dvc.checkpoint`; a run
+        that goes on from a checkpoint takes the same steps as one that was never stopped.
+    Returns: Fit; the best world is also written into the pipeline's parameters.
+    """
+    vector = ParameterVector(pipeline)
+    x = vector.gather() if starts is None else starts.clone()
+    alive = torch.ones(x.shape[0], dtype=torch.bool)
+    loss = torch.full((x.shape[0],), torch.inf)
+    done_steps, first_phase, inner, explored = 0, 0, None, (None, None)
+    ends: dict[str, Any] = {}
+    if restored is not None:
+        x, alive, loss = restored["x"].clone(), restored["alive"].clone(), restored["loss"].clone()
+        done_steps, first_phase, inner = restored["step"], restored["phase"], restored["inner"]
+        explored, ends = restored["explored"], dict(restored["ends"])
+        pipeline.load_state_dict(restored["weights"], strict=False)
+    for index, phase in enumerate(phases):
+        if index < first_phase:
+            continue
+        problem, descent = _descent(pipeline, objective, vector, phase, context or {}, x)
+        start = 0
+        if inner is not None:
+            start = inner["start"]
+            if inner["state"] is not None:
+                descent.load_state_dict(inner["state"])
+            inner = None
+        for k in range(start, phase.steps):
+            was = alive
+            step, alive = descent.step(x, alive)
+            x, loss = step.x, step.loss
+            done_steps += 1
+            lost = torch.nonzero(was & ~alive)[:, 0].tolist()
+            if lost and on_retire is not None:
+                on_retire(f"{phase.name}: start {lost} retired, its loss or gradient is not finite")
+            if on_step is not None:
+                on_step(done_steps, phase.name, x, torch.where(alive, loss, torch.inf))
+            last = step.done or k + 1 == phase.steps
+            if checkpoint is not None and (done_steps % checkpoint_every == 0) and not last:
+                state = _state(pipeline, vector, x, loss, alive, done_steps, index, explored, ends)
+                checkpoint({**state, "inner": {"start": k + 1, "state": descent.state_dict()}})
+            if step.done:
+                break
+        if phase.optimizer != "gauss_newton" or phase.steps == 0:
+            loss = problem.loss_only(x)
+        alive = alive & torch.isfinite(loss)
+        if explored[0] is None and phase.survivors is not None and phase.survivors < x.shape[0]:
+            explored = (x.clone(), torch.where(alive, loss, torch.inf))
+        x, loss, alive = select(x, loss, alive, x.shape[0] if phase.survivors is None else phase.survivors)
+        ends[phase.name] = {"x": x[0].clone(), "weights": {n: w.detach().clone() for n, w in pipeline.weights().items()}}
+        if checkpoint is not None:
+            checkpoint(_state(pipeline, vector, x, loss, alive, done_steps, index + 1, explored, ends))
+    x, loss, alive = select(x, loss, alive, x.shape[0])
+    vector.scatter(x[:1])
+    return Fit(x, loss, alive, done_steps, *explored, ends)
+
+
+def _state(pipeline: Pipeline, vector: ParameterVector, x: Tensor, loss: Tensor, alive: Tensor, step: int, phase: int,
+           explored: tuple[Tensor | None, Tensor | None], ends: Mapping[str, Any]) -> dict[str, Any]:
+    weights = {f"stages.{name}": tensor.detach().clone() for name, tensor in pipeline.weights().items()}
+    return {"x": x, "loss": loss, "alive": alive, "step": step, "phase": phase, "inner": None, "explored": explored,
+            "ends": ends, "names": list(vector.names), "weights": weights}  # fmt: skip

@@ -1,0 +1,130 @@
+"""`Parameter`: a stage without inputs, whose bound is a bijection.
+
+The optimiser sees an unbounded number `raw` of order one. With both bounds the physical value is
+`lower + (upper - lower) * sigmoid(raw)`, with one bound `lower + exp(raw)` or `upper - exp(raw)`, without bounds
+`initial + scale * raw`. A parameter has shape (world, *shape); one world (the default) is shared by all worlds.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dvc.errors import UserError
+
+
+def _numbers(value: float | Sequence[float]) -> Tensor:
+    return torch.as_tensor(value if isinstance(value, (int, float)) else list(value), dtype=torch.float32)
+
+
+class Parameter(nn.Module):
+    """A named unknown: first guess, bounds, unit and, where the data say little, a prior.
+
+    Arguments:
+        initial: first guess, in physical units; a number or a list (then the parameter is a vector).
+        lower, upper: open bounds, in physical units; scalars, or one an element. None: unbounded on that side.
+        unit: SI unit, for reports.
+        prior_std: standard deviation of a Gaussian prior around `prior_mean` (default: `initial`), in physical units;
+            it enters the objective as the residual (value - mean) / std.
+        explore: (low, high) box from which random starts are drawn; None: starts keep the first guess.
+        scale: step of an unbounded parameter that matters, in physical units.
+        fixed: keep the first guess (not optimised, not reported).
+    Returns: (world, *shape) tensor in physical units; shape () for a number.
+    Raises: UserError for NaN, an empty interval or a first guess outside its bounds.
+    """
+
+    def __init__(
+        self,
+        initial: float | Sequence[float],
+        lower: float | Sequence[float] | None = None,
+        upper: float | Sequence[float] | None = None,
+        unit: str = "",
+        *,
+        prior_std: float | Sequence[float] | None = None,
+        prior_mean: float | Sequence[float] | None = None,
+        explore: Sequence[float] | None = None,
+        scale: float = 1.0,
+        fixed: bool = False,
+    ):
+        super().__init__()
+        guess = _numbers(initial)
+        self.shape, self.unit, self.fixed = tuple(guess.shape), unit, fixed
+        self.lower = None if lower is None else _numbers(lower)
+        self.upper = None if upper is None else _numbers(upper)
+        self.scale = float(scale)
+        self.initial = guess
+        self.explore = None if explore is None else tuple(_numbers(bound) for bound in explore)
+        self.prior_std = None if prior_std is None else _numbers(prior_std)
+        self.prior_mean = guess if prior_mean is None else _numbers(prior_mean)
+        self._check()
+        self.raw = nn.Parameter(self.to_raw(guess)[None].clone(), requires_grad=not fixed)
+
+    def _check(self) -> None:
+        named = (("initial", self.initial), ("lower", self.lower), ("upper", self.upper), ("prior_std", self.prior_std))
+        for name, value in named:
+            if value is not None and not bool(torch.isfinite(value).all()):
+                raise UserError(f"{name}: expected finite numbers, got {value.tolist()}; remedy: give numbers in {self.unit or 'its unit'}")
+        if self.lower is not None and self.upper is not None and not bool((self.lower < self.upper).all()):
+            raise UserError(f"bounds: expected lower < upper, got {self.lower.tolist()} and {self.upper.tolist()}")
+        low_ok = self.lower is None or bool((self.initial > self.lower).all())
+        if not low_ok or not (self.upper is None or bool((self.initial < self.upper).all())):
+            low = "-inf" if self.lower is None else self.lower.tolist()
+            high = "inf" if self.upper is None else self.upper.tolist()
+            raise UserError(
+                f"initial: expected a value strictly inside its bounds ({low}, {high}), got {self.initial.tolist()}; "
+                "remedy: move the first guess or widen the bounds"
+            )
+        if self.prior_std is not None and not bool((self.prior_std > 0).all()):
+            raise UserError(f"prior_std: expected positive numbers, got {self.prior_std.tolist()}")
+        if not math.isfinite(self.scale) or self.scale <= 0.0:
+            raise UserError(f"scale: expected a positive number, got {self.scale}")
+
+    @property
+    def size(self) -> int:
+        """How many numbers one world has."""
+        return max(1, math.prod(self.shape))
+
+    def to_raw(self, value: Tensor) -> Tensor:
+        """The unbounded number of a physical value strictly inside the bounds."""
+        if self.lower is not None and self.upper is not None:
+            return torch.logit((value - self.lower) / (self.upper - self.lower))
+        if self.lower is not None:
+            return torch.log(value - self.lower)
+        if self.upper is not None:
+            return torch.log(self.upper - value)
+        return (value - self.initial) / self.scale
+
+    def to_value(self, raw: Tensor) -> Tensor:
+        """The physical value of an unbounded number."""
+        if self.lower is not None and self.upper is not None:
+            return self.lower + (self.upper - self.lower) * torch.sigmoid(raw)
+        if self.lower is not None:
+            return self.lower + torch.exp(raw)
+        if self.upper is not None:
+            return self.upper - torch.exp(raw)
+        return self.initial + self.scale * raw
+
+    def forward(self) -> Tensor:
+        return self.to_value(self.raw)
+
+    def set_worlds(self, values: Tensor) -> None:
+        """Replace the value by one a world, (world, *shape), or (1, *shape) for a shared one. Physical units."""
+        device, dtype = self.raw.device, self.raw.dtype
+        self.raw = nn.Parameter(self.to_raw(values.to(device, dtype)).detach().clone(), requires_grad=not self.fixed)
+
+    def sample(self, worlds: int, generator: torch.Generator) -> Tensor:
+        """Random starts, (world, *shape): uniform in the `explore` box, or the first guess where there is none."""
+        if self.explore is None:
+            return self.initial.expand(worlds, *self.shape).clone()
+        low, high = self.explore
+        return low + (high - low) * torch.rand((worlds, *self.shape), generator=generator)
+
+    def prior_residual(self, value: Tensor) -> Tensor | None:
+        """(value - mean) / std, shape (world, size), or None without a prior."""
+        if self.prior_std is None:
+            return None
+        return ((value - self.prior_mean) / self.prior_std).reshape(value.shape[0], -1)
+
+    def extra_repr(self) -> str:
+        return f"initial={self.initial.tolist()}, unit={self.unit!r}, worlds={self.raw.shape[0]}, fixed={self.fixed}"

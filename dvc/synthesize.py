@@ -1,0 +1,39 @@
+"""Clips that a pipeline renders itself: for a first try without data, and to test what a fit claims."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dvc.clip import Clip, plain_backdrop
+from dvc.pipeline import Pipeline
+
+
+@torch.no_grad()
+def render_clip(pipeline: Pipeline, truth: Mapping[str, Any], *, clip: str = "clip", picture: str = "picture", context: Mapping[str, Any],
+                noise: float = 0.01, seed: int = 1, generator: torch.Generator | None = None) -> np.ndarray:
+    """Frames of the window, uint8 (frame, row, column, 3), as the pipeline sees the true parameters, with pixel noise.
+
+    Arguments: truth: physical values by parameter; parameters that are not named keep their first guess. context: as for
+    the pipeline; its level and horizon are replaced. noise: standard deviation of a pixel value, in [0, 1]. The
+    pipeline's parameters are left as they were.
+    """
+    stage = pipeline.stages[clip]
+    assert isinstance(stage, Clip)
+    raw: dict[str, Tensor] = {}
+    for name, value in truth.items():
+        parameter = pipeline.declared()[name]
+        raw[name] = parameter.to_raw(torch.as_tensor(value, dtype=torch.float32))[None]
+    whole = {**context, "level": "full", "horizon": stage.last - stage.first, "seed": seed}
+    images = pipeline([picture], context=whole, raw=raw)[picture].images[0]
+    backdrop = (plain_backdrop(stage.width, stage.height) * 255.0).astype(np.float32)
+    left, top, right, bottom = stage.box
+    frames = []
+    for image in images:
+        frame = backdrop.copy()
+        frame[top:bottom, left:right] = image.numpy() * 255.0
+        frame += 255.0 * noise * torch.randn(frame.shape, generator=generator).numpy()
+        frames.append(np.clip(frame + 0.5, 0, 255).astype(np.uint8))
+    return np.stack(frames)

@@ -1,0 +1,148 @@
+r"""How well the data determine each parameter.
+
+Near the answer the residuals are linear in the unbounded parameters, r = r0 + J d. With the weights W of the robust
+penalty and the priors P (their J^T J), the curvature is A = sym(J_a^T W J_b) + P. J_a and J_b come from two independent
+seeds: Monte Carlo noise in one J would enter A as its square and make every interval too narrow.
+
+Pixel residuals are correlated, within a frame and from frame to frame, so their number says nothing. The covariance is
+the sandwich A^-1 (B + P) A^-1, clustered by segments of the clip (Liang and Zeger 1986): B = sum_c g_c g_c^T with the
+score g_c = sum_{i in c} J_i W_i r_i. Few clusters bias B downwards, by the clusters' own leverage: g_c is taken with the
+residuals of a fit that did not see c, r_c -> (1 - H_c)^-1 r_c, which in score space is g_c -> (1 - A_c A^-1)^-1 g_c
+(the jackknife; Bell and McCaffrey 2002, CR3). Quantiles are Student's t with clusters - 1 degrees of freedom.
+
+Intervals hold in the linearised, unbounded space and are carried through the bijection, so they never leave the bounds.
+What they do not cover: errors of the model that are the same in every segment.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dvc.errors import UserError
+from dvc.gauss_newton import adapted_step, prior_curvature, residual_weights
+from dvc.jvp import evaluator, jvp_of
+from dvc.losses import Objective, prior_residuals
+from dvc.parameter_vector import ParameterVector
+from dvc.pipeline import Pipeline
+
+T_QUANTILE = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 10: 2.23, 12: 2.18, 15: 2.13,
+              20: 2.09, 30: 2.04, 60: 2.00, 10**9: 1.96}  # fmt: skip
+WEAK_SHARE = 0.5  # weak: the prior holds more than this share of the parameter's information
+
+
+class Uncertainty(NamedTuple):
+    """Covariance of the unbounded parameters, and what was seen on the way."""
+
+    covariance: Tensor  # (size, size)
+    quantile: float  # of Student's t, 97.5 %
+    weak: Tensor  # bool (size,): mostly known from its prior
+    effective_samples: float  # residuals that would tell as much if they were independent
+    residual_count: int
+    clusters: int
+    step: Tensor  # difference steps that were used, (size,)
+
+
+def t_quantile(degrees: int) -> float:
+    """97.5 % quantile of Student's t (table, next smaller number of degrees of freedom)."""
+    return T_QUANTILE[max(k for k in T_QUANTILE if k <= max(1, degrees))]
+
+
+def _scores(evaluate: Any, objective: Objective, x: Tensor, step: Tensor, clusters: Tensor, worlds_at_once: int):
+    """Weighted Jacobians by term, and weighted residuals, with frames first: lists over terms."""
+    base = evaluate(x[None])
+    weights = residual_weights(objective, base)
+    differences = jvp_of(evaluate, x, torch.eye(len(x)), step, worlds_at_once)
+    jacobians, residuals = [], []
+    for name, weight in weights.items():
+        r = base[name]
+        if r.dim() < 2 or r.shape[1] != len(clusters):
+            raise UserError(f"uncertainty: residual {name!r} has shape {tuple(r.shape)}; expected (world, {len(clusters)} frames, ...)")
+        jacobians.append((differences[name] * weight).flatten(2))
+        residuals.append((r * weight)[0].flatten(1))
+    return jacobians, residuals
+
+
+def estimate(
+    pipeline: Pipeline,
+    objective: Objective,
+    x: Tensor,
+    clusters: Sequence[int] | Tensor,
+    *,
+    context: Mapping[str, Any],
+    seeds: tuple[int, int] = (1, 2),
+    worlds_at_once: int = 16,
+) -> Uncertainty:
+    """Covariance at the answer x (size,).
+
+    Arguments: clusters: for each frame, the number of its segment; context: what the objective was evaluated in; its
+        "seed" is replaced by each of `seeds`.
+    Raises: UserError for fewer than three clusters, or a residual without a frame axis.
+    """
+    vector = ParameterVector(pipeline)
+    labels = torch.as_tensor(clusters)
+    count = int(labels.max()) + 1
+    if count < 3:
+        raise UserError(f"uncertainty: expected at least 3 segments, got {count}; remedy: a longer window or shorter segments")
+
+    def priors(v: Tensor) -> Tensor | None:
+        return prior_residuals(pipeline, vector.split(v))
+
+    step = torch.full((vector.size,), 1e-3)
+    halves = []
+    for i, seed in enumerate(seeds):
+        evaluate = evaluator(pipeline, vector, objective.outputs, {**context, "seed": seed})
+        if i == 0:
+            rough, _ = _scores(evaluate, objective, x, step, labels, worlds_at_once)
+            step = adapted_step(sum((j.flatten(1) @ j.flatten(1).T for j in rough), torch.zeros(vector.size, vector.size)))
+            del rough
+        halves.append(_scores(evaluate, objective, x, step, labels, worlds_at_once))
+    (ja, ra), (jb, rb) = halves
+    size = vector.size
+    prior = prior_curvature(priors, x).double()
+    parts = torch.zeros(count, size, size, dtype=torch.float64)
+    scores = torch.zeros(count, size, dtype=torch.float64)
+    for a, b, r1, r2 in zip(ja, jb, ra, rb, strict=True):
+        for c in range(count):
+            inside = labels == c
+            fa, fb = a[:, inside].flatten(1), b[:, inside].flatten(1)
+            cross = (fa @ fb.T).double()
+            parts[c] += 0.5 * (cross + cross.T)
+            # the residual of one seed against the Jacobian of the other
+            scores[c] += 0.5 * (fa @ r2[inside].flatten() + fb @ r1[inside].flatten()).double()
+    data = parts.sum(0)
+    curvature = data + prior
+    inverse = torch.linalg.inv(curvature + 1e-12 * torch.diag(torch.diagonal(curvature)))
+    eye = torch.eye(size, dtype=torch.float64)
+    left_out = torch.stack([torch.linalg.solve(eye - part @ inverse, s) for part, s in zip(parts, scores, strict=True)])
+    mean = left_out.mean(0)
+    spread = (left_out - mean).T @ (left_out - mean) * (count - 1) / count
+    covariance = inverse @ (spread + prior) @ inverse
+    residual_count = sum(r.numel() for r in ra)
+    variance = sum(float((r * r).sum()) for r in ra) / max(1, residual_count - size)
+    independent = variance * (inverse @ data @ inverse)
+    shrink = torch.diagonal(independent) / torch.diagonal(inverse @ spread @ inverse).clamp(min=1e-30)
+    weak = torch.diagonal(inverse) * torch.diagonal(prior) > WEAK_SHARE
+    return Uncertainty(covariance.float(), t_quantile(count - 1), weak, residual_count * float(shrink.median()), residual_count, count, step)
+
+
+def intervals(vector: ParameterVector, x: Tensor, result: Uncertainty) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """name -> (value, low, high), each of the parameter's shape: 95 %, in physical units."""
+    half = result.quantile * torch.sqrt(torch.diagonal(result.covariance).clamp(min=0.0))
+    values, lows, highs = (vector.values(v[None]) for v in (x, x - half, x + half))
+    return {n: (values[n][0], torch.minimum(lows[n][0], highs[n][0]), torch.maximum(lows[n][0], highs[n][0])) for n in vector.names}
+
+
+def derived_interval(pipeline: Pipeline, vector: ParameterVector, x: Tensor, result: Uncertainty, outputs: Sequence[str],
+                     context: Mapping[str, Any], worlds_at_once: int = 16) -> dict[str, tuple[Tensor, Tensor]]:
+    """output -> (value, half-width of its 95 % interval) by the delta method, for outputs that are numbers a world."""
+    evaluate = evaluator(pipeline, vector, outputs, context)
+    base = evaluate(x[None])
+    gradient = jvp_of(evaluate, x, torch.eye(vector.size), result.step, worlds_at_once)
+    found = {}
+    for name in outputs:
+        g = gradient[name].reshape(vector.size, -1)
+        half = result.quantile * torch.sqrt(torch.einsum("pi,pq,qi->i", g, result.covariance, g).clamp(min=0.0))
+        found[name] = (base[name][0], half.reshape(base[name][0].shape))
+    return found

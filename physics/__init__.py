@@ -1,0 +1,1 @@
+"""Physics stages: bodies on joints, free particles, impacts, roll-outs."""

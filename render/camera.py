@@ -1,0 +1,114 @@
+"""Cameras: stages that build a `Camera` record; every number is a tensor, so every number may carry a gradient.
+
+World: z up. A camera with pitch = roll = yaw = 0 looks along +y, x to the right, image y along -z.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dvc.records import Camera, Shutter
+
+
+def rotation_from_angles(pitch: Tensor, roll: Tensor, yaw: Tensor) -> Tensor:
+    """World-to-camera rotation (world, 3, 3): about the vertical by yaw, then up/down by pitch, then in the image by roll."""
+    zero, one = torch.zeros_like(pitch), torch.ones_like(pitch)
+
+    def rows(*values: Tensor) -> Tensor:
+        return torch.stack(values, dim=-1).reshape(-1, 3, 3)
+
+    cp, sp, cr, sr = torch.cos(pitch), torch.sin(pitch), torch.cos(roll), torch.sin(roll)
+    cy, sy = torch.cos(yaw), torch.sin(yaw)
+    about_vertical = rows(cy, sy, zero, -sy, cy, zero, zero, zero, one)
+    looking_along_y = rows(one, zero, zero, zero, zero, -one, zero, one, zero)
+    about_x = rows(one, zero, zero, zero, cp, -sp, zero, sp, cp)
+    in_image = rows(cr, -sr, zero, sr, cr, zero, zero, zero, one)
+    return in_image @ about_x @ looking_along_y @ about_vertical
+
+
+class _Angles(nn.Module):
+    def _rotation(self, reference: Tensor, pitch: Tensor | None, roll: Tensor | None, yaw: Tensor | None) -> Tensor:
+        zero = torch.zeros_like(reference)
+        angles = [zero if angle is None else angle for angle in (pitch, roll, yaw)]
+        return rotation_from_angles(*torch.broadcast_tensors(*angles))
+
+
+class PinholeCamera(_Angles):
+    """A pinhole camera at a position.
+
+    Arguments: center: principal point [px].
+    Forward: position [m] (world, 3), focal [px] (world,), pitch, roll, yaw [rad] (world,) -> Camera.
+    """
+
+    def __init__(self, center: tuple[float, float]):
+        super().__init__()
+        self.center = tuple(map(float, center))
+
+    def forward(self, position: Tensor, focal: Tensor, pitch: Tensor | None = None, roll: Tensor | None = None,
+                yaw: Tensor | None = None, center: Tensor | None = None) -> Camera:
+        rotation = self._rotation(focal, pitch, roll, yaw)
+        center = focal.new_tensor(self.center)[None] if center is None else center
+        return Camera(position, rotation, focal, center, False)
+
+
+class AnchoredCamera(_Angles):
+    """A pinhole camera, given by what a viewer can point at: where the world's origin is seen, and how large things are there.
+
+    Its distance follows: at the depth of the origin, `length` metres facing the camera span `span` pixels. So the metric
+    length changes the motion but not the picture, and the two are recovered independently.
+
+    Arguments: center: principal point [px].
+    Forward: anchor [px] (world, 2) pixel of the world's origin; span [px], length [m], focal [px], pitch, roll, yaw [rad],
+    each (world,) -> Camera.
+    """
+
+    def __init__(self, center: tuple[float, float]):
+        super().__init__()
+        self.center = tuple(map(float, center))
+
+    def forward(self, anchor: Tensor, span: Tensor, length: Tensor, focal: Tensor, pitch: Tensor | None = None,
+                roll: Tensor | None = None, yaw: Tensor | None = None) -> Camera:
+        rotation = self._rotation(focal, pitch, roll, yaw)
+        center = focal.new_tensor(self.center)[None]
+        depth = (focal * length / span)[:, None]
+        offset = (anchor - center) / focal[:, None] * depth
+        in_camera = torch.cat([offset, depth.expand(offset.shape[0], 1)], dim=-1)
+        position = -(rotation.transpose(1, 2) @ in_camera[..., None])[..., 0]
+        return Camera(position, rotation, focal, center, False)
+
+
+class OrthographicCamera(_Angles):
+    """A camera without perspective.
+
+    Forward: anchor [px] (world, 2) pixel of the world's origin, pixels_per_metre (world,), angles [rad] -> Camera.
+    """
+
+    def forward(self, anchor: Tensor, pixels_per_metre: Tensor, pitch: Tensor | None = None, roll: Tensor | None = None,
+                yaw: Tensor | None = None) -> Camera:
+        rotation = self._rotation(pixels_per_metre, pitch, roll, yaw)
+        position = torch.zeros_like(pixels_per_metre)[:, None].expand(-1, 3)
+        return Camera(position, rotation, pixels_per_metre, anchor, True)
+
+
+class MetresFromPixels(nn.Module):
+    """pixels [px] (world,) at the depth where `length` metres span `span` pixels -> metres (world,)."""
+
+    def forward(self, pixels: Tensor, span: Tensor, length: Tensor) -> Tensor:
+        return pixels / span * length
+
+
+class CameraShutter(nn.Module):
+    """exposure (world,) fraction of the frame interval; readout_x, readout_y [s] (world,) across the frame -> Shutter."""
+
+    def forward(self, exposure: Tensor, readout_x: Tensor | None = None, readout_y: Tensor | None = None) -> Shutter:
+        zero = torch.zeros_like(exposure)
+        readouts = [zero if readout is None else readout for readout in (readout_x, readout_y)]
+        return Shutter(exposure, torch.stack(torch.broadcast_tensors(*readouts), dim=-1))
+
+
+def project(camera: Camera, points: Tensor) -> Tensor:
+    """Pixels (world, ..., 2) of world points [m] (world, ..., 3)."""
+    lead = [1] * (points.dim() - 2)
+    rotation = camera.rotation.reshape(-1, *lead, 3, 3)
+    seen = (rotation @ (points - camera.position.reshape(-1, *lead, 3))[..., None])[..., 0]
+    focal, center = camera.focal.reshape(-1, *lead, 1), camera.center.reshape(-1, *lead, 2)
+    return center + focal * (seen[..., :2] if camera.orthographic else seen[..., :2] / seen[..., 2:])

@@ -1,0 +1,217 @@
+r"""A ray-traced sphere over a background plate, with motion blur, readout skew and an analytic silhouette.
+
+A film pixel is the plate plus the mean over exposure samples of `coverage * (radiance - plate)`. For the ray d through
+the pixel at the sample's own time, with C the sphere's centre seen from the camera and r its radius,
+
+    F(x) = |C x d|^2 - r^2 |d|^2        (pinhole; < 0 inside the silhouette)
+
+is exactly quadratic in the pixel x, so the signed distance s to the silhouette along grad F is a root of a quadratic.
+The pixel filter is a Gaussian, and its integral over the inside of a locally straight edge is the normal distribution
+function: coverage = Phi(-(s + w^2 / 2R) / w), with the first correction for the edge's curvature 1/R. Visibility is thus
+integrated over the film analytically, and the picture is a smooth function of every parameter: its tape gradient holds
+the silhouette term and the interior term together, without edge samples and without noise.
+
+Left out, here and in the gradient: spheres smaller than about two film pixels (the edge is no longer locally straight),
+the change of filter width by readout skew (a few per cent of it), and what other objects hide.
+"""
+
+import warp as wp
+
+from dvc.warp_op import scratch, warp_op
+
+RIM = wp.constant(2.0e-3)  # floor of the squared sine at the rim that bounds the normal's derivative
+REACH = wp.constant(4.0)  # filter widths beyond which coverage is 0 or 1
+
+
+@wp.func
+def centre_at(nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3), v: int,
+              count: int, s: float):
+    """Position at node coordinate s: linear between nodes and through the impact inside an interval."""
+    i = wp.clamp(int(s), 0, count - 2)
+    a = s - float(i)
+    f = fraction[v, i]
+    p = nodes[v, i] * (1.0 - a) + nodes[v, i + 1] * a
+    if f >= 0.0:
+        if a < f:
+            b = a / wp.max(f, 1.0e-4)
+            p = nodes[v, i] * (1.0 - b) + impact[v, i] * b
+        else:
+            b = (1.0 - a) / wp.max(1.0 - f, 1.0e-4)
+            p = impact[v, i] * b + nodes[v, i + 1] * (1.0 - b)
+    return p
+
+
+@wp.func
+def sample_node(pixel: wp.vec2, u: float, exposure: float, readout: wp.vec2, frame_size: wp.vec2, frame_nodes: float,
+                interval: float, middle: float):
+    """Node coordinate of a sample: readout [s] skews by the position on the frame, exposure spreads over the frame."""
+    late = readout[0] * (pixel[0] / frame_size[0] - 0.5) + readout[1] * (pixel[1] / frame_size[1] - 0.5)
+    return middle + late / interval + exposure * frame_nodes * u
+
+
+@wp.func
+def film_coverage(F: float, gradient: wp.vec2, curvature: wp.vec3, radius: float, width: float):
+    """Filtered inside-ness from F, its gradient and its second derivatives (xx, xy, yy), all a film pixel."""
+    slope = wp.sqrt(wp.dot(gradient, gradient) + 1.0e-20)
+    e = gradient / slope
+    second = 0.5 * (curvature[0] * e[0] * e[0] + 2.0 * curvature[1] * e[0] * e[1] + curvature[2] * e[1] * e[1])
+    root = wp.sqrt(wp.max(slope * slope - 4.0 * F * second, 0.01 * slope * slope))
+    distance = 2.0 * F / (slope + root)
+    z = (distance + 0.5 * width * width / radius) / width
+    return 0.5 * (1.0 - wp.erf(z * 0.70710678))
+
+
+@wp.func
+def radiance(normal: wp.vec3, color: wp.vec3, cap_color: wp.vec3, cap_axis: wp.vec3, light: wp.vec3, ambient: float):
+    """Diffuse shading; the albedo blends from `color` to `cap_color` towards the pole `cap_axis`."""
+    t = 0.5 * (1.0 + wp.dot(normal, cap_axis))
+    albedo = color + (cap_color - color) * (t * t)
+    return albedo * (ambient + (1.0 - ambient) * wp.max(wp.dot(normal, light), 0.0))
+
+
+@wp.func
+def pinhole_sample(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33, focal: float, principal: wp.vec2, step: float,
+                   width: float, color: wp.vec3, cap_color: wp.vec3, cap_axis: wp.vec3, light: wp.vec3, ambient: float):
+    """(coverage * radiance, coverage) of one sample; `centre` relative to the camera, world axes; `step` full pixels a film pixel."""
+    k = 1.0 / focal
+    C = rotation * centre
+    d = wp.vec3((pixel[0] - principal[0]) * k, (pixel[1] - principal[1]) * k, 1.0)
+    m = wp.dot(C, C) - r * r
+    dd = wp.dot(d, d)
+    cd = wp.dot(C, d)
+    across = wp.cross(C, d)
+    F = wp.dot(across, across) - r * r * dd
+    h = k * step
+    gradient = wp.vec2(2.0 * h * (m * d[0] - cd * C[0]), 2.0 * h * (m * d[1] - cd * C[1]))
+    curvature = wp.vec3(2.0 * h * h * (m - C[0] * C[0]), -2.0 * h * h * C[0] * C[1], 2.0 * h * h * (m - C[1] * C[1]))
+    coverage = film_coverage(F, gradient, curvature, r * focal / (C[2] * step), width)
+    t = (cd - wp.sqrt(wp.max(-F, RIM * r * r * dd))) / dd
+    normal = wp.transpose(rotation) * ((d * t - C) / r)
+    normal = normal / wp.sqrt(wp.dot(normal, normal) + 1.0e-12)
+    seen = radiance(normal, color, cap_color, cap_axis, light, ambient) * coverage
+    return wp.vec4(seen[0], seen[1], seen[2], coverage)
+
+
+@wp.func
+def orthographic_sample(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33, scale: float, principal: wp.vec2,
+                        step: float, width: float, color: wp.vec3, cap_color: wp.vec3, cap_axis: wp.vec3, light: wp.vec3,
+                        ambient: float):
+    C = rotation * centre
+    x = (pixel[0] - principal[0]) / scale - C[0]
+    y = (pixel[1] - principal[1]) / scale - C[1]
+    F = x * x + y * y - r * r
+    h = step / scale
+    coverage = film_coverage(F, wp.vec2(2.0 * h * x, 2.0 * h * y), wp.vec3(2.0 * h * h, 0.0, 2.0 * h * h), r / h, width)
+    normal = wp.transpose(rotation) * (wp.vec3(x, y, -wp.sqrt(wp.max(-F, RIM * r * r))) / r)
+    normal = normal / wp.sqrt(wp.dot(normal, normal) + 1.0e-12)
+    seen = radiance(normal, color, cap_color, cap_axis, light, ambient) * coverage
+    return wp.vec4(seen[0], seen[1], seen[2], coverage)
+
+
+@wp.func
+def stratum(seed: int, v: int, k: int, samples: int):
+    """k-th exposure sample in [-1/2, 1/2]: the middle of its stratum, or, with a seed above 0, a random point of it."""
+    offset = float(0.5)
+    if seed > 0:
+        offset = wp.randf(wp.rand_init(seed, v * samples + k))
+    return (float(k) + offset) / float(samples) - 0.5
+
+
+@wp.kernel(enable_backward=False)
+def sphere_bounds(
+    nodes: wp.array2d(dtype=wp.vec3), radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3),
+    rotation: wp.array(dtype=wp.mat33), focal: wp.array(dtype=float), principal: wp.array(dtype=wp.vec2),
+    exposure: wp.array(dtype=float), readout: wp.array(dtype=wp.vec2), blur: wp.array(dtype=float), orthographic: int,
+    frame_nodes: float, interval: float, middle: float, origin: wp.vec2, step: float, columns: int, rows: int,
+    box: wp.array(dtype=wp.vec4i),
+):
+    """Film rectangle that the sphere can touch while its view is exposed (first column, first row, end column, end row)."""
+    v = wp.tid()
+    low = wp.vec2(1.0e9, 1.0e9)
+    high = wp.vec2(-1.0e9, -1.0e9)
+    late = 0.5 * (wp.abs(readout[v][0]) + wp.abs(readout[v][1])) / interval
+    span = 0.5 * exposure[v] * frame_nodes + late + 1.0
+    first = wp.max(0, int(middle - span))
+    last = wp.min(nodes.shape[1] - 1, int(middle + span) + 1)
+    for i in range(first, last + 1):
+        C = rotation[v] * (nodes[v, i] - camera_position[v])
+        q = wp.vec2(C[0], C[1]) * focal[v]
+        reach = radius[v] * focal[v]
+        if orthographic == 0:
+            # a sphere nearer than its radius has no silhouette; the widest one that makes sense covers the film
+            depth = wp.max(C[2] - radius[v], 1.0e-3)
+            q = q / wp.max(C[2], 1.0e-3)
+            reach = reach * (1.0 + wp.length(wp.vec2(C[0], C[1])) / depth) / depth
+        q = q + principal[v]
+        margin = reach + REACH * step * wp.sqrt(0.25 + blur[v] * blur[v] / (step * step)) + step
+        low = wp.min(low, q - wp.vec2(margin, margin))
+        high = wp.max(high, q + wp.vec2(margin, margin))
+        if orthographic == 0 and C[2] < 0.0:
+            low = wp.vec2(1.0e9, 1.0e9)
+    a = (low - origin) / step
+    b = (high - origin) / step
+    box[v] = wp.vec4i(int(wp.clamp(a[0], 0.0, float(columns))), int(wp.clamp(a[1], 0.0, float(rows))),
+                      int(wp.clamp(b[0] + 1.0, 0.0, float(columns))), int(wp.clamp(b[1] + 1.0, 0.0, float(rows))))
+
+
+@wp.kernel
+def shade_sphere(
+    nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3),
+    radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3), rotation: wp.array(dtype=wp.mat33),
+    focal: wp.array(dtype=float), principal: wp.array(dtype=wp.vec2), exposure: wp.array(dtype=float),
+    readout: wp.array(dtype=wp.vec2), blur: wp.array(dtype=float), color: wp.array(dtype=wp.vec3),
+    cap_color: wp.array(dtype=wp.vec3), cap_axis: wp.array(dtype=wp.vec3), light: wp.array(dtype=wp.vec3),
+    ambient: wp.array(dtype=float), seed: wp.array(dtype=int), background: wp.array2d(dtype=wp.vec3), box: wp.array(dtype=wp.vec4i),
+    orthographic: int, samples: int, frame_size: wp.vec2, frame_nodes: float, interval: float, middle: float, origin: wp.vec2,
+    step: float, images: wp.array3d(dtype=wp.vec3),
+):
+    v, y, x = wp.tid()
+    plate = background[y, x]
+    edge = box[v]
+    total = wp.vec3()
+    if x >= edge[0] and x < edge[2] and y >= edge[1] and y < edge[3]:
+        pixel = origin + wp.vec2(float(x) + 0.5, float(y) + 0.5) * step
+        # the film's own filter (0.5 film pixels) and the lens (blur, in full pixels), in film pixels
+        width = wp.sqrt(0.25 + blur[v] * blur[v] / (step * step))
+        for k in range(samples):
+            s = sample_node(pixel, stratum(seed[v], v, k, samples), exposure[v], readout[v], frame_size, frame_nodes, interval, middle)
+            centre = centre_at(nodes, fraction, impact, v, nodes.shape[1], s) - camera_position[v]
+            c = wp.vec4()
+            if orthographic == 0:
+                c = pinhole_sample(pixel, centre, radius[v], rotation[v], focal[v], principal[v], step, width, color[v],
+                                   cap_color[v], cap_axis[v], light[v], ambient[v])
+            else:
+                c = orthographic_sample(pixel, centre, radius[v], rotation[v], focal[v], principal[v], step, width, color[v],
+                                        cap_color[v], cap_axis[v], light[v], ambient[v])
+            total += wp.vec3(c[0], c[1], c[2]) - plate * c[3]
+    images[v, y, x] = plate + total / float(samples)
+
+
+@warp_op(shared=("background",), seeds=("seed",), threads=None)
+def render_sphere(
+    nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3),
+    radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3), rotation: wp.array(dtype=wp.mat33),
+    focal: wp.array(dtype=float), principal: wp.array(dtype=wp.vec2), exposure: wp.array(dtype=float),
+    readout: wp.array(dtype=wp.vec2), blur: wp.array(dtype=float), color: wp.array(dtype=wp.vec3),
+    cap_color: wp.array(dtype=wp.vec3), cap_axis: wp.array(dtype=wp.vec3), light: wp.array(dtype=wp.vec3),
+    ambient: wp.array(dtype=float), seed: wp.array(dtype=int), background: wp.array2d(dtype=wp.vec3),
+    *, orthographic: bool, samples: int, frame_size: tuple, frame_nodes: float, interval: float, middle: float, origin: tuple,
+    step: float,
+):  # fmt: skip
+    """Images (view, row, column) of one sphere; the leading axis of all but `background` is the view (world x frame).
+
+    Static: `frame_nodes` nodes a frame, `interval` seconds a node, `middle` node coordinate of the frame's middle,
+    `origin` of the film in full pixels, `step` full pixels a film pixel.
+    """
+    rows, columns = background.shape
+    views = nodes.shape[0]
+    box = scratch((views,), wp.vec4i, requires_grad=False)
+    images = scratch((views, rows, columns), wp.vec3)
+    corner = wp.vec2(*origin)
+    wp.launch(sphere_bounds, views, [nodes, radius, camera_position, rotation, focal, principal, exposure, readout, blur,
+                                     int(orthographic), frame_nodes, interval, middle, corner, step, columns, rows], [box])
+    wp.launch(shade_sphere, (views, rows, columns),
+              [nodes, fraction, impact, radius, camera_position, rotation, focal, principal, exposure, readout, blur, color,
+               cap_color, cap_axis, light, ambient, seed, background, box, int(orthographic), samples, wp.vec2(*frame_size),
+               frame_nodes, interval, middle, corner, step], [images])
+    return images
