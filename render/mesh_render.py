@@ -10,6 +10,8 @@ nonlinear loss of the image is not biased by shared noise.
 Not covered, here and in the gradient: shadows, more than one instance, a mesh that cuts through itself, textures.
 """
 
+from collections.abc import Iterable
+
 import warp as wp
 
 from dvc.errors import Unsupported
@@ -149,15 +151,21 @@ _FIELDS = ("vertices", "positions", "orientations", "camera_position", "camera_r
            "readout", "color", "light", "ambient", "plate")  # fmt: skip
 
 
-def _rows_and_gradients(inputs) -> tuple[MeshViews, MeshViews]:
-    """The inputs of a view, and where their gradients are added (a spare array where none is asked for)."""
-    rows, gradients = MeshViews(), MeshViews()
-    for name in _FIELDS:
-        array = getattr(inputs, name)
-        setattr(rows, name, array)
-        spare = array.grad is None
-        setattr(gradients, name, wp.zeros(array.shape, dtype=array.dtype, device=array.device) if spare else array.grad)
-    return rows, gradients
+def _mesh_views(arrays: Iterable[wp.array]) -> MeshViews:
+    """A `MeshViews` from its arrays in the order of its fields."""
+    views = MeshViews()
+    for name, array in zip(_FIELDS, arrays, strict=True):
+        setattr(views, name, array)
+    return views
+
+
+def _search(views: MeshViews, faces: wp.array, film: FilmPlan) -> tuple[MeshTrees, wp.array, list[wp.Mesh]]:
+    """Search trees, the film rectangle of each view, and what keeps the trees alive."""
+    trees, meshes = build_trees(views.vertices, faces)
+    count = views.positions.shape[0]
+    boxes = wp.zeros(count, dtype=wp.vec4i, device=faces.device)
+    wp.launch(find_boxes, count, inputs=[views, film, trees], outputs=[boxes], device=faces.device)
+    return trees, boxes, meshes
 
 
 def _film_plan(
@@ -205,55 +213,34 @@ def render_mesh(
     views = positions.shape[0]
     film = _film_plan(plate, views, vertices.shape[0], frame, origin, scale, intervals, orthographic)
     images = scratch((views, *plate.shape), wp.vec3)
-    rows = MeshViews()
-    arrays = (
-        vertices,
-        positions,
-        orientations,
-        camera_position,
-        camera_rotation,
-        focal,
-        center,
-        exposure,
-        readout,
-        color,
-        light,
-    )
-    for name, array in zip(_FIELDS, (*arrays, ambient, plate), strict=True):
-        setattr(rows, name, array)
-    trees, _meshes = build_trees(vertices, faces)
-    boxes = wp.zeros(views, dtype=wp.vec4i, device=plate.device)
-    wp.launch(find_boxes, views, inputs=[rows, film, trees], outputs=[boxes], device=plate.device)
-    wp.launch(
-        render_views,
-        images.shape,
-        inputs=[rows, film, faces, trees, boxes, seed, samples],
-        outputs=[images],
-        device=plate.device,
-    )
+    rows = _mesh_views(
+        (vertices, positions, orientations, camera_position, camera_rotation, focal, center, exposure, readout, color, light,
+         ambient, plate)
+    )  # fmt: skip
+    trees, boxes, _alive = _search(rows, faces, film)
+    wp.launch(render_views, images.shape, inputs=[rows, film, faces, trees, boxes, seed, samples], outputs=[images])
     return images
 
 
-@render_mesh.adjoint
+@render_mesh.adjoint(recompute=False)
 def _render_mesh_adjoint(
-    inputs, outputs, saved, *, frame, origin, scale, intervals, orthographic, samples, edge_samples, side_offset, closed
+    inputs, outputs, *, frame, origin, scale, intervals, orthographic, samples, edge_samples, side_offset, closed
 ):
-    worlds, views, faces, edges = inputs.vertices.shape[0], inputs.positions.shape[0], inputs.faces, inputs.edges
-    film = _film_plan(inputs.plate, views, worlds, frame, origin, scale, intervals, orthographic)
-    rows, grads = _rows_and_gradients(inputs)
+    faces, edges, views = inputs.faces, inputs.edges, inputs.positions.shape[0]
+    film = _film_plan(inputs.plate, views, inputs.vertices.shape[0], frame, origin, scale, intervals, orthographic)
+    arrays = [getattr(inputs, name) for name in _FIELDS]
+    rows, grads = _mesh_views(arrays), _mesh_views(array.grad for array in arrays)
     adjoint = outputs.grad
-    trees, _meshes = build_trees(inputs.vertices, faces)
-    boxes = wp.zeros(views, dtype=wp.vec4i, device=adjoint.device)
-    wp.launch(find_boxes, views, inputs=[rows, film, trees], outputs=[boxes], device=adjoint.device)
-    refused = wp.zeros(1, dtype=int, device=adjoint.device)
+    trees, boxes, _alive = _search(rows, faces, film)
+    refused = wp.zeros(1, dtype=int)
     wp.launch(
-        interior_adjoint, adjoint.shape, inputs=[rows, film, faces, trees, boxes, inputs.seed, adjoint, samples], outputs=[grads],
-        device=adjoint.device,
+        interior_adjoint, adjoint.shape, inputs=[rows, film, faces, trees, boxes, inputs.seed, adjoint, samples],
+        outputs=[grads],
     )  # fmt: skip
     wp.launch(
         edge_adjoint, (views, edges.shape[0], edge_samples),
         inputs=[rows, film, faces, edges, trees, inputs.seed, adjoint, edge_samples, int(closed), side_offset],
-        outputs=[grads, refused], device=adjoint.device,
+        outputs=[grads, refused],
     )  # fmt: skip
     count = int(refused.numpy()[0])
     if count:
