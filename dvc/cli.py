@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The console script."""
+    warnings.formatwarning = lambda message, *place, **more: f"diffvc: warning: {' '.join(str(message).split())}\n"
     sys.exit(main())
 
 
