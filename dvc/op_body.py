@@ -159,8 +159,7 @@ class Run:
         assert self.tape is not None
         if self.op.adjoint_body is not None:
             for output in self.outputs:
-                if output.grad is None and is_float32(output.dtype) and id(output) not in self.frame.frozen:
-                    output.requires_grad = True
+                give_gradient(self.op.name, output, self.frame)
         else:
             self._launches, self.tape.launches = self.tape.launches, _differentiable(self.op.name, self.tape.launches)
         for launch in self.tape.launches:
@@ -171,6 +170,8 @@ class Run:
         found = {}
         for array in arrays:
             grad = array.grad if isinstance(array, wp.array) else None
+            while grad is not None and not grad.is_contiguous and grad._ref is not None:
+                grad = grad._ref  # of a view: only whole arrays can be zeroed in a capture
             if grad is not None and grad.size:
                 found[grad.ptr, grad.shape, grad.strides] = grad
         self._gradients = list(found.values())
@@ -189,6 +190,17 @@ class Run:
             else:
                 inputs = SimpleNamespace(**{a.name: array for a, array in zip(self.op.signature.arguments, self.arrays)})
                 self.op.adjoint_body(inputs, self.rebuild(self.outputs), SimpleNamespace(**self.frame.saved), self.options)
+
+
+def give_gradient(name: str, output: wp.array, frame: Frame) -> None:
+    """The gradient through which a hand-written adjoint receives what flows into an output."""
+    if output.grad is None and is_float32(output.dtype) and id(output) not in frame.frozen:
+        if not output.is_contiguous:
+            raise UserError(
+                f"{name}: returns a strided view without a gradient, expected a whole array because the op has a hand-written "
+                "adjoint; remedy: scratch(..., requires_grad=True) for the array that is viewed"
+            )
+        output.requires_grad = True
 
 
 def _differentiable(name: str, launches: list) -> list:
@@ -240,8 +252,7 @@ def run_inlined(op: Any, args: tuple, options: dict) -> Any:
         return returned
     outputs, _, _ = flatten(op.name, returned)
     for output in outputs:
-        if output.grad is None and is_float32(output.dtype) and id(output) not in outer.frozen:
-            output.requires_grad = True
+        give_gradient(op.name, output, outer)
     inputs = SimpleNamespace()
     for argument, array in zip(op.signature.arguments, args):
         if argument.is_float and array.grad is None:  # the adjoint may add to every float input: give it a spare gradient

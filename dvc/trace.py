@@ -21,7 +21,7 @@ from torch import Tensor
 from warp._src import context as warp_context
 
 from dvc.errors import UserError
-from dvc.op_body import OpTape, Run
+from dvc.op_body import OpTape, Run, current_frame
 
 _capturing = False  # a capture of ours is active (under the process lock)
 
@@ -95,6 +95,27 @@ def announced_compilation(name: str, on_compile: Callable[[str], None] | None) -
         module_class._compile = compile_module
 
 
+@contextlib.contextmanager
+def _no_host_data() -> Iterator[None]:
+    """Refuse arrays made of host data while a body is captured: the copy would be replayed from memory long freed."""
+    original = wp.array._init_from_data
+
+    def refusing(array: Any, *args: Any, **options: Any) -> None:
+        frame = current_frame()
+        if frame is not None:
+            raise UserError(
+                f"{frame.name}: makes an array of host data while it is traced, expected data in arguments; "
+                "remedy: keep(lambda: wp.array(...)) for a constant, an array input for what varies"
+            )
+        original(array, *args, **options)
+
+    wp.array._init_from_data = refusing
+    try:
+        yield
+    finally:
+        wp.array._init_from_data = original
+
+
 def input_arrays(
     op: Any, shapes: Sequence[Sequence[int]], device: Any, needs: Sequence[bool], tensors: Any = None
 ) -> list[wp.array]:
@@ -157,7 +178,11 @@ class Trace:
         side = wp.Stream(self.device) if self.device.is_cuda else None
         _capturing = True
         try:
-            with on_stream(side), wp.ScopedCapture(device=self.device, stream=side, force_module_load=False) as capture:
+            with (
+                _no_host_data(),
+                on_stream(side),
+                wp.ScopedCapture(device=self.device, stream=side, force_module_load=False) as capture,
+            ):
                 record()
         finally:
             _capturing = False

@@ -8,10 +8,10 @@
 
     moved = integrate(position, stiffness, dt=1e-3, substeps=20)      # torch tensors
 
-Positional arguments are tensors with a leading world axis (a size of one is repeated; arguments named in `shared` have no such
-axis); keyword-only arguments are static options. The body is traced once for each signature: shapes, device, options, which
-inputs need gradients. Later calls replay it. A call keeps its inputs only and its backward pass recomputes the forward pass, so
-that memory grows with calls, not with launches.
+Positional arguments are tensors with a leading world axis (a size of one is repeated; arguments named in `shared` have no
+such axis); keyword-only arguments are static options. The body is traced once for each signature: shapes, device, options,
+which inputs need gradients. Later calls replay it. A call keeps its inputs only and its backward pass recomputes the forward
+pass, so that memory grows with calls, not with launches.
 
 In a traced body: launches, `scratch`, `save`, `keep`, `zero_`, `wp.copy`, other ops. No torch, no NumPy, no reads on the host, no
 branch on data. Whatever varies between calls (seed, time, flags) is an array input. What breaks this is found when the op is
@@ -164,8 +164,8 @@ class WarpOp:
             seen = {name: list(dict.fromkeys(str(past[name]) for past in self._history)) for name in fields}
             changes = "; ".join(f"{name} ({', '.join(values[:4])}, ...)" for name, values in seen.items() if len(values) > 1)
             warnings.warn(
-                f"{self.name}: traced {self.trace_count} times, {self.trace_limit} are kept; what changes between calls: {changes}; "
-                "remedy: make what varies an array input, or use fewer shapes",
+                f"{self.name}: traced {self.trace_count} times, {self.trace_limit} are kept; what changes between calls: "
+                f"{changes}; remedy: make what varies an array input, or use fewer shapes",
                 stacklevel=5,
             )
 
@@ -193,7 +193,7 @@ def _call(op: WarpOp, args: tuple, options: dict) -> Any:
             tuple([(t.shape, t.dtype, t.device, t.requires_grad) for t in args]),
             needs_gradient,
             tuple([(name, typed(value)) for name, value in options.items()]) if options else (),
-            None if device.type == "cpu" else torch.cuda.current_stream(device).cuda_stream,
+            torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None,
             _thread_count(None) if op.threads is None else 0,
         )
         found = op._by_raw_key.get(raw)
@@ -282,8 +282,17 @@ def _first_order_only(name: str, results: list, tensors: tuple, gradients: tuple
     return [None if result is None else next(marked) for result in results]
 
 
-def warp_op(function: Callable | None = None, *, capture: bool = True, shared: Iterable[str] = (), seeds: Iterable[str] = (),
-            threads: int | None = 1, enable_backward: bool = True, verify: bool = True, trace_limit: int = 8) -> Any:  # fmt: skip
+def warp_op(
+    function: Callable | None = None,
+    *,
+    capture: bool = True,
+    shared: Iterable[str] = (),
+    seeds: Iterable[str] = (),
+    threads: int | None = 1,
+    enable_backward: bool = True,
+    verify: bool = True,
+    trace_limit: int = 8,
+) -> Any:
     """Make a differentiable torch function of a host function over Warp arrays. Bare, or with options.
 
     Args:
@@ -296,6 +305,5 @@ def warp_op(function: Callable | None = None, *, capture: bool = True, shared: I
         trace_limit: number of signatures whose work arrays are kept.
     """
     if function is None:
-        return functools.partial(warp_op, capture=capture, shared=shared, seeds=seeds, threads=threads,
-                                 enable_backward=enable_backward, verify=verify, trace_limit=trace_limit)  # fmt: skip
+        return lambda body: WarpOp(body, capture, shared, seeds, threads, enable_backward, verify, trace_limit)
     return WarpOp(function, capture, shared, seeds, threads, enable_backward, verify, trace_limit)

@@ -33,9 +33,7 @@ def noise_kernel(x: wp.array(dtype=float), time: wp.array(dtype=float), seed: wp
 def weighted_kernel(points: wp.array2d(dtype=wp.vec3), weights: wp.array(dtype=float), flip: wp.array(dtype=bool),
                     total: wp.array(dtype=wp.vec3), count: wp.array(dtype=int)):  # fmt: skip
     world, point = wp.tid()
-    sign = float(1.0)
-    if flip[point]:
-        sign = -1.0
+    sign = 1.0 - 2.0 * float(flip[point])
     p = points[world, point]
     wp.atomic_add(total, world, sign * weights[point] * wp.cw_mul(p, p))
     wp.atomic_add(count, world, 1)
@@ -45,6 +43,12 @@ def weighted_kernel(points: wp.array2d(dtype=wp.vec3), weights: wp.array(dtype=f
 def square_kernel(x: wp.array(dtype=float), y: wp.array(dtype=float)):
     world = wp.tid()
     y[world] = x[world] * x[world]
+
+
+@wp.kernel
+def accumulate_all_kernel(x: wp.array(dtype=float), y: wp.array(dtype=float)):
+    world = wp.tid()
+    wp.atomic_add(y, 0, x[world])
 
 
 @wp.kernel
@@ -60,7 +64,9 @@ def sign_kernel(x: wp.array(dtype=float), y: wp.array(dtype=float)):
 
 
 @wp.kernel(enable_backward=False)
-def square_adjoint_kernel(x: wp.array(dtype=float), adjoint: wp.array(dtype=float), factor: float, gradient: wp.array(dtype=float)):
+def square_adjoint_kernel(
+    x: wp.array(dtype=float), adjoint: wp.array(dtype=float), factor: float, gradient: wp.array(dtype=float)
+):
     world = wp.tid()
     gradient[world] = gradient[world] + factor * x[world] * adjoint[world]
 
@@ -71,7 +77,9 @@ class Moments(NamedTuple):
 
 
 @warp_op
-def pendulum(angle: wp.array(dtype=float), rate: wp.array[float], length: wp.array1d(dtype=float), *, dt: float, substeps: int = 5):
+def pendulum(
+    angle: wp.array(dtype=float), rate: wp.array[float], length: wp.array1d(dtype=float), *, dt: float, substeps: int = 5
+):
     for _ in range(substeps):
         next_angle, next_rate = scratch(angle.shape, float), scratch(angle.shape, float)
         wp.launch(pendulum_kernel, angle.shape, [angle, rate, length, dt], [next_angle, next_rate])
@@ -156,8 +164,8 @@ def fourth_power_by_hand(x: wp.array(dtype=float), *, factor: float):
 def nearest_kernel(tree: wp.uint64, x: wp.array(dtype=wp.vec3), count: wp.array(dtype=int)):
     world = wp.tid()
     query = wp.bvh_query_aabb(tree, x[world] - wp.vec3(0.5), x[world] + wp.vec3(0.5))
-    found = int(0)
-    hits = int(0)
+    found = wp.int32(0)
+    hits = wp.int32(0)
     while wp.bvh_query_next(query, found):
         hits += 1
     count[world] = hits
