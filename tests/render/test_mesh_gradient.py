@@ -68,10 +68,21 @@ DIRECTIONS: dict[str, tuple[list[float], float]] = {
 }
 
 
+def body(shape: str, size: Tensor) -> Mesh:
+    """box; sphere; pair: a box and a smaller one that hides part of it; shell: a box without the side towards the camera."""
+    if shape == "sphere":
+        return SphereMesh(2)(size[:, 0])
+    box = BoxMesh()(size)
+    if shape == "pair":
+        second = 0.6 * box.vertices + torch.tensor([0.08, -0.35, 0.1])
+        return Mesh(torch.cat([box.vertices, second], dim=1), torch.cat([box.faces, box.faces + 8]))
+    return box if shape == "box" else Mesh(box.vertices, box.faces[[i for i in range(12) if i not in (4, 5)]].contiguous())
+
+
 def image(values: dict[str, Tensor], samples: int, edge_samples: int = 1, seed: int = 0, shape: str = "box",
           orthographic: bool = False, side_offset: float = 0.01) -> Tensor:  # fmt: skip
     size = values["size"]
-    mesh: Mesh = BoxMesh()(size) if shape == "box" else SphereMesh(2)(size[:, 0])
+    mesh = body(shape, size)
     clock = torch.arange(-1.0, 2.0)[None, :] * NODE_INTERVAL
     positions = values["position"][:, None] + values["velocity"][:, None] * clock[..., None]
     orientations = turned([0.4, -0.3, 1.0], values["angle"][:, None] + values["spin"][:, None] * clock)
@@ -148,6 +159,13 @@ def test_orthographic_camera(name):
 @pytest.mark.parametrize("name", ["size", "position"])
 def test_sphere_mesh(name):
     compare(name, gradients(2, 64, shape="sphere")[name], shape="sphere")
+
+
+@pytest.mark.parametrize("shape", ["pair", "shell"])
+def test_hidden_edges_and_inner_sides(shape):
+    rows = gradients(2, shape=shape)
+    for name in ("size", "position", "camera_position", "focal", "tilt"):
+        compare(name, rows[name], shape=shape)
 
 
 def test_result_does_not_depend_on_the_side_offset():
