@@ -54,6 +54,6 @@ def _read_with_open3d(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"mesh file {str(path)!r}: expected .obj, or Open3D to read {path.suffix or 'this format'} ({problem}); "
             "remedy: pip install open3d, with the system libraries libusb-1.0.so.0 and libGL.so.1, or convert to .obj"
         ) from None
-    mesh = open3d.io.read_triangle_mesh(str(path))
+    mesh = open3d.io.read_triangle_mesh(path)
     mesh.remove_duplicated_vertices()
     return np.asarray(mesh.vertices, np.float32), np.asarray(mesh.triangles, np.int64)
