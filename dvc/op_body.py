@@ -34,6 +34,7 @@ class Frame:
         self.grad_by_default = grad_by_default and differentiates
         self.made: list[tuple[Any, Any]] = []  # (what was asked for, the object)
         self.frozen: set[int] = set()  # ids of arrays that were declared requires_grad=False
+        self.runs_adjoints = False  # a hand-written adjoint may overwrite what the forward run left
         self.alive: list[Any] = []  # what the launches of inlined ops refer to
         self.saved: dict[str, Any] = {}
         self.cursor = 0
@@ -119,7 +120,7 @@ def flatten(name: str, returned: Any) -> tuple[list[wp.array], list[str], Callab
     if isinstance(returned, (tuple, list)) and returned and all(isinstance(item, wp.array) for item in returned):
         fields = getattr(returned, "_fields", None)
         if fields is not None:
-            return list(returned), [f"output {field!r}" for field in fields], type(returned)._make
+            return list(returned), [f"output {field!r}" for field in fields], type(returned)._make  # type: ignore[union-attr]
         return list(returned), [f"output {index}" for index in range(len(returned))], tuple
     got = f"({', '.join(type(item).__name__ for item in returned)})" if isinstance(returned, tuple) else type(returned).__name__
     raise UserError(f"{name}: expected the body to return a Warp array, or a tuple or NamedTuple of them, got {got}")
@@ -131,6 +132,7 @@ class Run:
     def __init__(self, op: Any, arrays: list[wp.array], options: dict, device: Any, differentiates: bool):
         self.op, self.arrays, self.options, self.device = op, arrays, options, device
         self.frame = Frame(op.name, device, differentiates, grad_by_default=op.adjoint_body is None)
+        self.frame.runs_adjoints = op.adjoint_body is not None
         self.tape: OpTape | None = None  # also what keeps every array of the launches alive
         self.outputs: list[wp.array] = []
         self.output_names: list[str] = []
@@ -267,5 +269,6 @@ def run_inlined(op: Any, args: tuple, options: dict) -> Any:
         op.adjoint_body(inputs, returned, named, options)
 
     touched = [array for array in [*args, *outputs] if array.grad is not None and array.size]
+    outer.runs_adjoints = True
     tape.record_func(backward, touched)
     return returned

@@ -68,7 +68,7 @@ class TracedCalls:
         self.per_world = [not argument.shared for argument in op.signature.arguments]
         self.broadcast = [world and t.shape[0] != worlds for world, t in zip(self.per_world, tensors)]
         bounds = [index * worlds // slices for index in range(slices + 1)]
-        self.slices = list(zip(bounds[:-1], bounds[1:]))
+        self.slices = list(itertools.pairwise(bounds))
         self.traces: list[Trace] = []
         checked = set()
         for first, last in self.slices:
@@ -141,7 +141,7 @@ class TracedCalls:
                 ]
             else:
                 results = self._sliced_backward(given, gradients)
-            if self.op.adjoint_body is None:
+            if not self.traces[0].run.frame.runs_adjoints:
                 self.holds = call
         return results
 

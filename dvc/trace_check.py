@@ -79,9 +79,9 @@ def check_trace(
             inputs = [None if gradient is None else gradient.clone() for gradient in trace.input_gradients]
     for name, got, expected, repeat in zip(trace.run.output_names, outputs, wanted[0], again[0]):
         _compare(op.name, name, got, expected, repeat)
-    for argument, got, expected, repeat in zip(op.signature.arguments, inputs, wanted[1], again[1]):
-        if got is not None:
-            _compare(op.name, f"the gradient of {argument.name!r}", got, expected, repeat)
+    for argument, gradient, expected, repeat in zip(op.signature.arguments, inputs, wanted[1], again[1]):
+        if gradient is not None:
+            _compare(op.name, f"the gradient of {argument.name!r}", gradient, expected, repeat)
 
 
 def _compare(op: str, name: str, got: Tensor, expected: Tensor, repeat: Tensor) -> None:

@@ -13,9 +13,9 @@ such axis); keyword-only arguments are static options. The body is traced once f
 which inputs need gradients. Later calls replay it. A call keeps its inputs only and its backward pass recomputes the forward
 pass, so that memory grows with calls, not with launches.
 
-In a traced body: launches, `scratch`, `save`, `keep`, `zero_`, `wp.copy`, other ops. No torch, no NumPy, no reads on the host, no
-branch on data. Whatever varies between calls (seed, time, flags) is an array input. What breaks this is found when the op is
-traced (see trace_check) or says `capture=False`.
+In a traced body: launches, `scratch`, `save`, `keep`, `zero_`, `wp.copy`, other ops. No torch, no NumPy, no reads on the host,
+no branch on data. Whatever varies between calls (seed, time, flags) is an array input. What breaks this is found when the op
+is traced (see trace_check); an op that needs it says `capture=False`.
 
 Gradients: complete for kernels on the tape; Warp's own rules hold (a local carried through a dynamic loop has none). Second
 derivatives and `torch.func` raise Unsupported.
@@ -73,7 +73,7 @@ class WarpOp:
         return f"<warp_op {self.name}>"
 
     def __reduce__(self) -> str:
-        return self.__qualname__
+        return self.body.__qualname__
 
     def __copy__(self) -> WarpOp:
         return self
@@ -86,8 +86,9 @@ class WarpOp:
 
         It launches kernels that read the gradient of the outputs (`outputs.grad`, or `outputs[i].grad`, `outputs.field.grad`:
         the structure that the body returns) and ADD to `inputs.<name>.grad`, which every float input has and which is zero
-        before. `saved` holds what the body handed to `save`. It is captured like the body and may call `scratch`, whose arrays
-        carry no gradient in such an op unless asked for. It takes all static options, or those that it names.
+        before. `saved` holds what the body handed to `save`; the adjoint may overwrite it. It is captured like the body and
+        may call `scratch`, whose arrays carry no gradient in such an op unless asked for. It takes all static options, or
+        those that it names.
         `recompute=False` promises that it reads inputs and output gradients only, not the values of outputs or `saved`: the
         forward pass is then not repeated.
         """
@@ -132,7 +133,7 @@ class WarpOp:
         if self.capture and device.type == "cpu" and not all(a.shared for a in self.signature.arguments):
             slices = max(1, min(_thread_count(self.threads), worlds))
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
-        fields = {f"{a.name}.shape": tuple(t.shape) for a, t in zip(self.signature.arguments, args)}
+        fields: dict[str, Any] = {f"{a.name}.shape": tuple(t.shape) for a, t in zip(self.signature.arguments, args)}
         fields |= {f"{a.name}.requires_grad": need for a, need in zip(self.signature.arguments, needs)}
         fields |= options | {"device": device, "stream": stream, "threads": slices}
         key = tuple([typed(value) for value in fields.values()])
@@ -150,7 +151,7 @@ class WarpOp:
         start_warp()
         if not self.capture:
             return EagerCalls(self, tensors, options, needs, worlds)
-        with torch.no_grad(), announced_compilation(self.name, on_compile):
+        with torch.inference_mode(False), torch.no_grad(), announced_compilation(self.name, on_compile):
             return TracedCalls(self, tensors, options, needs, worlds, slices)
 
     def _note_trace(self, fields: dict[str, Any]) -> None:
@@ -187,6 +188,7 @@ def _call(op: WarpOp, args: tuple, options: dict) -> Any:
     if current_frame() is not None:
         raise UserError(f"{op.name}: called with torch tensors inside the body of another op; remedy: pass its Warp arrays")
     needs_gradient = op.enable_backward and torch.is_grad_enabled()
+    raw: tuple | None
     try:
         device = args[0].device
         raw = (

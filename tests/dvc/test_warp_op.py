@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import torch.utils.checkpoint
 
 from dvc.errors import Unsupported
 from tests.dvc import warp_op_examples as examples
@@ -33,6 +34,19 @@ def gradients(step, frames: int) -> tuple[torch.Tensor, ...]:
 def test_many_calls_before_one_backward(frames):
     for got, expected in zip(gradients(pendulum, frames), gradients(pendulum_twin, frames)):
         torch.testing.assert_close(got, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_segments_of_calls_under_torch_checkpoint():
+    def segment(angle, rate, length, dt):
+        for _ in range(5):
+            angle, rate = pendulum(angle, rate, length, dt=dt)
+        return angle, rate
+
+    def step(*leaves, dt):
+        return torch.utils.checkpoint.checkpoint(segment, *leaves, dt, use_reentrant=False)
+
+    for got, expected in zip(gradients(step, 4), gradients(lambda *leaves, dt: segment(*leaves, dt), 4)):
+        assert torch.equal(got, expected)
 
 
 def test_outputs_are_not_the_shared_work_arrays():
@@ -144,6 +158,12 @@ def test_without_gradients_nothing_is_saved():
     (calls,) = [calls for calls in square._by_key.values() if calls.output_shapes == [(7,)]]
     assert calls.traces[0].input_gradients == [None]
     assert calls.traces[0].run.arrays[0].grad is None
+
+
+def test_traced_in_inference_mode_and_used_outside():
+    with torch.inference_mode():
+        assert square(torch.full((19,), 2.0)).sum() == 4.0 * 19
+    assert square(torch.full((19,), 3.0)).sum() == 9.0 * 19
 
 
 def test_gradient_only_where_asked():

@@ -141,6 +141,7 @@ def _hand_square_adjoint(inputs, outputs, saved, *, factor):
     wp.launch(square_adjoint_kernel, inputs.x.shape, [saved.x, outputs.grad, 0.5 * factor], [part])
     wp.launch(square_adjoint_kernel, inputs.x.shape, [saved.x, outputs.grad, 0.5 * factor], [inputs.x.grad])
     wp.launch(add_kernel, inputs.x.shape, [part], [inputs.x.grad])
+    saved.x.zero_()  # an adjoint may: the next backward pass of the call runs the forward pass again
 
 
 @wp.kernel(enable_backward=False)
