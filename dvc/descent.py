@@ -49,27 +49,28 @@ class Problem:
             return self.loss(x)
 
     def gradient(self, x: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (world,), gradient (world, size) by reverse mode, and which worlds are still finite.
+        """Loss (world,; infinite where retired), gradient (world, size) by reverse mode, and which worlds are finite.
 
-        A world is masked before the reduction over worlds; where one of them turns out not to be finite the gradient is
-        taken again without it, so that the others (and shared weights) never see its NaN.
+        Learned weights get the gradient of the sum over the finite worlds; what they held before is replaced. Where a
+        world turns out not to be finite the gradient is taken again without it: its row is replaced by that of a sound
+        world and does not count. Masking its loss is not enough, since zero times NaN in its graph is NaN.
         """
-        for _ in range(2):
-            leaf = x.detach().clone().requires_grad_(True)
-            loss = self.loss(leaf)
-            finite = alive & torch.isfinite(loss.detach())
-            torch.where(finite, loss, torch.zeros_like(loss)).sum().backward()
+        good = alive
+        loss, gradient = torch.full_like(x[:, 0], torch.inf), torch.zeros_like(x)
+        while bool(good.any()):
+            alive = good
+            leaf = torch.where(alive[:, None], x.detach(), x.detach()[alive][:1]).clone().requires_grad_(True)
+            for weight in self.pipeline.weights().values():
+                weight.grad = None
+            value = self.loss(leaf)
+            finite = alive & torch.isfinite(value.detach())
+            torch.where(finite, value, torch.zeros_like(value)).sum().backward()
             gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(x)
             good = finite & torch.isfinite(gradient).all(dim=1)
-            if bool((good == alive).all()) or not bool(good.any()):
+            loss = torch.where(good, value.detach(), torch.full_like(loss, torch.inf))
+            if bool((good == alive).all()):
                 break
-            alive = good
-        return loss.detach(), torch.where(good[:, None], gradient, torch.zeros_like(gradient)), good
-
-    def names_of_nonfinite(self, gradient: Tensor) -> list[str]:
-        """Labels of the numbers whose gradient is not finite in some world."""
-        bad = (~torch.isfinite(gradient)).any(dim=0)
-        return [label for label, is_bad in zip(self.vector.labels, bad.tolist(), strict=True) if is_bad]
+        return loss, torch.where(good[:, None], gradient, torch.zeros_like(gradient)), good
 
 
 class GaussNewtonDescent:

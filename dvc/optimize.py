@@ -49,6 +49,8 @@ class Phase:
     def __post_init__(self) -> None:
         if self.steps < 0 or self.lr <= 0 or not math.isfinite(self.lr):
             raise UserError(f"phase {self.name!r}: expected steps >= 0 and lr > 0, got {self.steps} and {self.lr}")
+        if self.survivors is not None and self.survivors < 1:
+            raise UserError(f"phase {self.name!r}: survivors: expected at least 1, got {self.survivors}")
         if self.schedule not in ("constant", "cosine"):
             raise UserError(f"phase {self.name!r}: schedule: expected constant or cosine, got {self.schedule!r}")
 
@@ -91,6 +93,8 @@ def _descent(pipeline: Pipeline, objective: Objective, vector: ParameterVector, 
     for name in train:
         active[vector.slices[name]] = 1.0
     if phase.optimizer == "gauss_newton":
+        if not train:
+            raise UserError(f"phase {phase.name!r}: nothing to train; remedy: name parameters in `train`")
         if phase.weights:
             raise UserError(f"phase {phase.name!r}: gauss_newton moves declared parameters only; remedy: optimizer: adam")
         return problem, GaussNewtonDescent(problem, x.shape[0], active, phase.refresh, phase.worlds_at_once, phase.tolerance)
@@ -155,6 +159,8 @@ def optimize(
             lost = torch.nonzero(was & ~alive)[:, 0].tolist()
             if lost and on_retire is not None:
                 on_retire(f"{phase.name}: start {lost} retired, its loss or gradient is not finite")
+            if not bool(alive.any()):
+                break
             if on_step is not None:
                 on_step(done_steps, phase.name, x, torch.where(alive, loss, torch.inf))
             last = step.done or k + 1 == phase.steps

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from dvc.errors import UserError
 from dvc.parameter import Parameter
-from dvc.records import is_record
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -55,6 +54,8 @@ class Pipeline(nn.Module):
                 raise UserError(f"stage {name!r}: expected a torch.nn.Module, got {type(stage).__name__}")
             if "." in name or name.startswith("$"):
                 raise UserError(f"stage {name!r}: expected a name without '.' and '$'")
+            if hasattr(nn.ModuleDict(), name):
+                raise UserError(f"stage {name!r}: the name is taken by torch; remedy: another name, {name}_ for instance")
         self.stages = nn.ModuleDict(dict(stages))
         self.wiring = {name: dict(inputs) for name, inputs in (wiring or {}).items()}
         self.order = self._check()
@@ -68,8 +69,13 @@ class Pipeline(nn.Module):
             for argument, source in inputs.items():
                 if argument not in arguments and not open_ended:
                     raise UserError(f"wiring of {name!r}: no argument {argument!r}{_did_you_mean(argument, arguments)}")
-                stage = str(source).split(".")[0]
-                if not str(source).startswith("$") and stage not in self.stages:
+                if not isinstance(source, str):
+                    raise UserError(
+                        f"wiring of {name!r}.{argument}: expected 'stage', 'stage.field' or '$context', got {source!r}; "
+                        "remedy: a constant is a Parameter with `fixed: true`, or an argument of the stage's constructor"
+                    )
+                stage = source.split(".")[0]
+                if not source.startswith("$") and stage not in self.stages:
                     raise UserError(f"wiring of {name!r}.{argument}: no stage {stage!r}{_did_you_mean(stage, self.stages.keys())}")
         for name, stage in self.stages.items():
             arguments, _ = _forward_arguments(stage)
@@ -123,7 +129,7 @@ class Pipeline(nn.Module):
         for field in fields:
             if isinstance(value, Mapping) and field in value:
                 value = value[field]
-            elif is_record(value) and hasattr(value, field):
+            elif field in getattr(value, "_fields", ()):
                 value = getattr(value, field)
             else:
                 known = value.keys() if isinstance(value, Mapping) else getattr(value, "_fields", ())
@@ -138,6 +144,10 @@ class Pipeline(nn.Module):
         raw: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Any]:
         context, raw = context or {}, raw or {}
+        for name in raw:
+            if not isinstance(dict(self.stages.items()).get(name), Parameter):
+                parameters = [n for n, stage in self.stages.items() if isinstance(stage, Parameter)]
+                raise UserError(f"raw: no parameter {name!r}{_did_you_mean(name, parameters)}")
         names = list(outputs) if outputs is not None else list(self.stages)
         values: dict[str, Any] = {}
         for name in self.needed(names):
@@ -177,10 +187,15 @@ class Pipeline(nn.Module):
     def set_values(self, values: Mapping[str, Tensor]) -> None:
         """Set declared parameters, physical units, (world, *shape)."""
         for name, value in values.items():
+            if name not in self.stages:
+                raise UserError(f"values: no stage {name!r}{_did_you_mean(name, self.stages.keys())}")
             stage = self.stages[name]
             if not isinstance(stage, Parameter):
                 raise UserError(f"{name!r}: expected a Parameter, got {type(stage).__name__}")
-            stage.set_worlds(value)
+            try:
+                stage.set_worlds(value)
+            except UserError as error:
+                raise UserError(f"{name!r}: {error}") from error
 
     # -- description --------------------------------------------------------------------------------------------------
     def describe(self) -> str:

@@ -6,8 +6,9 @@ many scenes, starts or designs at once. World frame: right-handed, z up. Quatern
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+
+from dvc.errors import UserError
 
 
 class Mesh(NamedTuple):
@@ -92,6 +93,7 @@ class Camera(NamedTuple):
     """Camera in the world; x to the right, y down, z forward in the camera's own axes.
 
     Pixels: (0, 0) is the top left corner of the top left pixel of the full-resolution frame, x to the right, y down.
+    A camera that moves has position and rotation with a frame axis behind the world axis.
     """
 
     position: Tensor  # [m], (world, 3)
@@ -124,15 +126,10 @@ def world_count(*tensors: Tensor) -> int:
     counts = {int(t.shape[0]) for t in tensors} - {1}
     if len(counts) > 1:
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors)
-        raise ValueError(f"world axes differ: expected 1 or one common count, got shapes {shapes}")
+        raise UserError(f"world axes differ: expected 1 or one common count, got shapes {shapes}")
     return counts.pop() if counts else 1
 
 
 def expand_worlds(tensor: Tensor, worlds: int) -> Tensor:
     """Broadcast a leading world axis of 1 to `worlds`."""
     return tensor if tensor.shape[0] == worlds else tensor.expand(worlds, *tensor.shape[1:])
-
-
-def is_record(value: object) -> bool:
-    """Whether a value is a record: a NamedTuple with at least one tensor."""
-    return isinstance(value, tuple) and hasattr(value, "_fields") and any(isinstance(v, torch.Tensor) for v in value)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from dvc.clip import Clip, plain_backdrop
+from dvc.errors import UserError
+from dvc.parameter import Parameter
 from dvc.pipeline import Pipeline
 
 
@@ -24,8 +26,13 @@ def render_clip(pipeline: Pipeline, truth: Mapping[str, Any], *, clip: str = "cl
     assert isinstance(stage, Clip)
     raw: dict[str, Tensor] = {}
     for name, value in truth.items():
-        parameter = pipeline.declared()[name]
-        raw[name] = parameter.to_raw(torch.as_tensor(value, dtype=torch.float32))[None]
+        parameter = dict(pipeline.stages.items()).get(name)
+        if not isinstance(parameter, Parameter):
+            raise UserError(f"truth: expected the name of a parameter, got {name!r}; parameters: {', '.join(pipeline.declared())}")
+        physical = torch.as_tensor(value, dtype=torch.float32)
+        raw[name] = parameter.to_raw(physical)[None]
+        if tuple(physical.shape) != parameter.shape or not torch.allclose(parameter.to_value(raw[name])[0], physical, rtol=1e-3, atol=1e-6):
+            raise UserError(f"truth of {name!r}: expected shape {parameter.shape}, within its bounds, got {value}")
     whole = {**context, "level": "full", "horizon": stage.last - stage.first, "seed": seed}
     images = pipeline([picture], context=whole, raw=raw)[picture].images[0]
     backdrop = (plain_backdrop(stage.width, stage.height) * 255.0).astype(np.float32)

@@ -30,6 +30,8 @@ from dvc.pipeline import Pipeline
 T_QUANTILE = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 10: 2.23, 12: 2.18, 15: 2.13,
               20: 2.09, 30: 2.04, 60: 2.00, 10**9: 1.96}  # fmt: skip
 WEAK_SHARE = 0.5  # weak: the prior holds more than this share of the parameter's information
+LONE_SHARE = 0.9  # weak too: one segment holds more than this share of it
+VAGUE = 1e-6  # precision of a prior on every unbounded number, so that one on which nothing depends is weak, not an error
 
 
 class Uncertainty(NamedTuple):
@@ -37,7 +39,7 @@ class Uncertainty(NamedTuple):
 
     covariance: Tensor  # (size, size)
     quantile: float  # of Student's t, 97.5 %
-    weak: Tensor  # bool (size,): mostly known from its prior
+    weak: Tensor  # bool (size,): mostly known from its prior, or from a single segment
     effective_samples: float  # residuals that would tell as much if they were independent
     residual_count: int
     clusters: int
@@ -59,9 +61,23 @@ def _scores(evaluate: Any, objective: Objective, x: Tensor, step: Tensor, cluste
         r = base[name]
         if r.dim() < 2 or r.shape[1] != len(clusters):
             raise UserError(f"uncertainty: residual {name!r} has shape {tuple(r.shape)}; expected (world, {len(clusters)} frames, ...)")
-        jacobians.append((differences[name] * weight).flatten(2))
-        residuals.append((r * weight)[0].flatten(1))
+        frames = r.shape[1]
+        jacobians.append((differences[name] * weight).reshape(len(x), frames, -1))
+        residuals.append((r * weight)[0].reshape(frames, -1))
     return jacobians, residuals
+
+
+def _without_negative(data: Tensor, prior: Tensor) -> Tensor:
+    """The nearest matrix without negative information: two seeds' noise can leave some along what is not determined."""
+    scale = torch.sqrt(torch.diagonal(data + prior).clamp(min=VAGUE))
+    values, axes = torch.linalg.eigh(data / scale[:, None] / scale)
+    return (axes * values.clamp(min=0.0)) @ axes.T * scale[:, None] * scale
+
+
+def _unseen(own: Tensor, turn: Tensor, scores: Tensor) -> Tensor:
+    """(1 - H_c)^-1 g_c for every segment; a leverage of one, where only c tells, is held just below it."""
+    turned = torch.einsum("cij,ci->cj", turn, scores) / (1.0 - own.clamp(max=0.98))
+    return torch.einsum("cij,cj->ci", turn, turned)
 
 
 def estimate(
@@ -81,8 +97,8 @@ def estimate(
     Raises: UserError for fewer than three clusters, or a residual without a frame axis.
     """
     vector = ParameterVector(pipeline)
-    labels = torch.as_tensor(clusters)
-    count = int(labels.max()) + 1
+    segments, labels = torch.unique(torch.as_tensor(clusters), return_inverse=True)
+    count = len(segments)
     if count < 3:
         raise UserError(f"uncertainty: expected at least 3 segments, got {count}; remedy: a longer window or shorter segments")
 
@@ -100,7 +116,7 @@ def estimate(
         halves.append(_scores(evaluate, objective, x, step, labels, worlds_at_once))
     (ja, ra), (jb, rb) = halves
     size = vector.size
-    prior = prior_curvature(priors, x).double()
+    prior = prior_curvature(priors, x).double() + VAGUE * torch.eye(size, dtype=torch.float64)
     parts = torch.zeros(count, size, size, dtype=torch.float64)
     scores = torch.zeros(count, size, dtype=torch.float64)
     for a, b, r1, r2 in zip(ja, jb, ra, rb, strict=True):
@@ -111,25 +127,35 @@ def estimate(
             parts[c] += 0.5 * (cross + cross.T)
             # the residual of one seed against the Jacobian of the other
             scores[c] += 0.5 * (fa @ r2[inside].flatten() + fb @ r1[inside].flatten()).double()
-    data = parts.sum(0)
-    curvature = data + prior
-    inverse = torch.linalg.inv(curvature + 1e-12 * torch.diag(torch.diagonal(curvature)))
-    eye = torch.eye(size, dtype=torch.float64)
-    left_out = torch.stack([torch.linalg.solve(eye - part @ inverse, s) for part, s in zip(parts, scores, strict=True)])
+    data = _without_negative(parts.sum(0), prior)
+    inverse = torch.linalg.inv(data + prior)
+    spectrum, axes = torch.linalg.eigh(inverse)
+    root = axes * torch.sqrt(spectrum.clamp(min=1e-30))  # inverse = root root^T
+    own, turn = torch.linalg.eigh(root.T @ parts @ root)  # leverage of each segment, in [0, 1]
+    left_out = torch.linalg.solve(root.T, _unseen(own, turn, scores @ root).T).T
     mean = left_out.mean(0)
     spread = (left_out - mean).T @ (left_out - mean) * (count - 1) / count
     covariance = inverse @ (spread + prior) @ inverse
     residual_count = sum(r.numel() for r in ra)
     variance = sum(float((r * r).sum()) for r in ra) / max(1, residual_count - size)
     independent = variance * (inverse @ data @ inverse)
+    # what a single segment tells alone has no spread between segments: weak, and at least as wide as if samples were independent
+    variances = torch.diagonal(inverse)
+    lone = (torch.diagonal(inverse @ parts @ inverse, dim1=1, dim2=2) / variances).amax(0) > LONE_SHARE
+    widen = torch.sqrt((torch.diagonal(independent) / torch.diagonal(covariance).clamp(min=1e-30)).clamp(min=1.0))
+    widen = torch.where(lone, widen, torch.ones_like(widen))
+    covariance = widen[:, None] * covariance * widen
     shrink = torch.diagonal(independent) / torch.diagonal(inverse @ spread @ inverse).clamp(min=1e-30)
-    weak = torch.diagonal(inverse) * torch.diagonal(prior) > WEAK_SHARE
+    weak = lone | (variances * torch.diagonal(prior) > WEAK_SHARE)
     return Uncertainty(covariance.float(), t_quantile(count - 1), weak, residual_count * float(shrink.median()), residual_count, count, step)
 
 
 def intervals(vector: ParameterVector, x: Tensor, result: Uncertainty) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     """name -> (value, low, high), each of the parameter's shape: 95 %, in physical units."""
     half = result.quantile * torch.sqrt(torch.diagonal(result.covariance).clamp(min=0.0))
+    for name, parameter in vector.parameters.items():
+        if parameter.lower is not None or parameter.upper is not None:  # 60 reaches the bounds; more would overflow
+            half[vector.slices[name]] = half[vector.slices[name]].clamp(max=60.0)
     values, lows, highs = (vector.values(v[None]) for v in (x, x - half, x + half))
     return {n: (values[n][0], torch.minimum(lows[n][0], highs[n][0]), torch.maximum(lows[n][0], highs[n][0])) for n in vector.names}
 
