@@ -23,9 +23,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-bench
-	@found=0; for file in benchmarks/bench_*.py; do \
+	@found=0; for file in benchmarks/*.py; do \
 	    if [ -e "$$file" ]; then found=1; echo "== $$file"; $(BIN)/python "$$file" || exit 1; fi; \
-	done; if [ $$found = 0 ]; then echo "no benchmarks/bench_*.py yet"; fi
+	done; if [ $$found = 0 ]; then echo "no benchmarks/*.py yet"; fi
 
 # The stamps make a second call skip the installation; a changed pyproject.toml repeats it.
 $(BIN)/python:

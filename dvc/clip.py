@@ -71,6 +71,11 @@ class Clip(nn.Module):
 
         if not 0 <= first < last:
             raise UserError(f"Clip: expected 0 <= first < last, got {first} and {last}")
+        if not levels:
+            raise UserError("Clip.levels: expected at least one {scale, pad}, got none")
+        for i, level in enumerate(levels):
+            if "scale" not in level or not set(level) <= {"scale", "pad"}:
+                raise UserError(f"Clip.levels[{i}]: expected {{scale, pad}}, got {dict(level)}")
         self.path, self.first, self.last = path, int(first), int(last)
         self.region, self.levels, self.moving = [float(v) for v in region], [dict(level) for level in levels], list(moving)
         self.stabilize, self.why_empty = bool(stabilize), "the configuration asks for a clip that the pipeline renders"
@@ -96,6 +101,8 @@ class Clip(nn.Module):
             self.load(np.repeat((255.0 * plain_backdrop(self.width, self.height)).astype(np.uint8)[None], 1, axis=0), stabilize=False)
 
     def _checked_region(self) -> tuple[int, int, int, int]:
+        if len(self.region) != 4 or not np.isfinite(self.region).all():
+            raise UserError(f"Clip.region: expected (left, top, right, bottom), got {self.region}")
         left, top, right, bottom = (round(v) for v in self.region)
         if not (0 <= left < right <= self.width and 0 <= top < bottom <= self.height):
             raise UserError(
@@ -128,6 +135,8 @@ class Clip(nn.Module):
     def forward(self, level: int | str = 0, frames: int | None = None) -> Frames:
         if level == "full":
             return self._whole_region()
+        if level not in range(len(self.films)):
+            raise UserError(f"Clip level: expected 0 to {len(self.films) - 1} or 'full', got {level!r}")
         images = getattr(self, f"images_{level}")
         count = len(images) if frames is None else min(int(frames), len(images))
         return Frames(images[None, :count].float() / 255.0, getattr(self, f"plate_{level}"), self.films[int(level)])

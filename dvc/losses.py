@@ -4,18 +4,37 @@ An objective is a sum of terms, each `sum_i rho(r_i)` over a residual r that som
 error. Least-squares form is kept throughout, because curvature (J^T W J) and uncertainty are built from it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import warp as wp
 from torch import Tensor, nn
 
 from dvc.errors import UserError
 from dvc.pipeline import Pipeline
 from dvc.records import Frames
+from dvc.warp_op import scratch, warp_op
 
 # luminance, red-green and yellow-blue, each of unit length
 OPPONENT = ((0.57735, 0.57735, 0.57735), (0.70711, -0.70711, 0.0), (0.40825, 0.40825, -0.81650))
+
+
+@wp.kernel
+def opponent_difference(model: wp.array3d(dtype=wp.vec3), frame: wp.array(dtype=int), observed: wp.array3d(dtype=wp.vec3),
+                        transform: wp.array(dtype=wp.mat33), residual: wp.array3d(dtype=wp.vec3)):
+    v, y, x = wp.tid()
+    residual[v, y, x] = transform[0] * (model[v, y, x] - observed[frame[v], y, x])
+
+
+@warp_op(shared=("observed", "transform"), threads=None, trace_limit=16)
+def pixel_difference(model: wp.array3d(dtype=wp.vec3), frame: wp.array(dtype=int), observed: wp.array3d(dtype=wp.vec3),
+                     transform: wp.array(dtype=wp.mat33)):
+    """transform (model - observed[frame]) for views (view, row, column); every world sees the same observed frames."""
+    residual = scratch(model.shape, wp.vec3)
+    wp.launch(opponent_difference, model.shape, [model, frame, observed, transform], [residual])
+    return residual
 
 
 class PixelResidual(nn.Module):
@@ -28,13 +47,22 @@ class PixelResidual(nn.Module):
 
     def __init__(self, weights: Sequence[float] = (1.0, 1.0, 1.0), sigma: float = 0.02):
         super().__init__()
-        if len(weights) != 3 or not any(w > 0 for w in weights) or sigma <= 0:
-            raise UserError(f"PixelResidual: expected three weights, one above 0, and sigma > 0, got {list(weights)} and {sigma}")
+        if len(weights) != 3 or not all(0 <= w < math.inf for w in weights) or not any(weights) or not 0 < sigma < math.inf:
+            raise UserError(
+                f"PixelResidual: expected three weights from 0, one above, and sigma > 0, got {list(weights)} and {sigma}"
+            )
         rows = torch.tensor(OPPONENT) * torch.tensor([float(w) for w in weights])[:, None] / float(sigma)
-        self.register_buffer("transform", rows[[i for i, w in enumerate(weights) if w > 0]].T.contiguous(), persistent=False)
+        self.register_buffer("transform", rows[None].contiguous(), persistent=False)
 
     def forward(self, model: Frames, observed: Frames) -> Tensor:
-        return (model.images - observed.images) @ self.transform
+        if observed.images.shape[0] != 1:
+            raise UserError(f"PixelResidual: expected one world of observed frames, got {observed.images.shape[0]}")
+        if model.images.shape[1:] != observed.images.shape[1:]:
+            raise UserError(f"PixelResidual: expected frames of one shape, got {tuple(model.images.shape)} and {tuple(observed.images.shape)}")
+        worlds, frames = model.images.shape[:2]
+        index = torch.arange(frames, dtype=torch.int32, device=model.images.device).repeat(worlds)
+        views = pixel_difference(model.images.flatten(0, 1), index, observed.images[0], self.transform)
+        return views.unflatten(0, (worlds, frames))
 
 
 class MomentResidual(nn.Module):
@@ -52,6 +80,11 @@ class MomentResidual(nn.Module):
         super().__init__()
         self.register_buffer("color", torch.tensor([float(c) for c in color]), persistent=False)
         self.threshold, self.sigma, self.least = float(threshold), float(sigma), float(least)
+        if len(color) != 3 or not 0.0 <= self.threshold < 1.0 or not 0.0 < self.sigma < math.inf:
+            raise UserError(
+                "MomentResidual: expected three numbers, a threshold in [0, 1) and sigma > 0, "
+                f"got {list(color)}, {threshold} and {sigma}"
+            )
 
     def _centres(self, frames: Frames) -> tuple[Tensor, Tensor]:
         mass = torch.relu((frames.images - frames.background) @ self.color - self.threshold)
@@ -59,7 +92,7 @@ class MomentResidual(nn.Module):
         x = film.left + (torch.arange(film.columns, device=mass.device) + 0.5) / film.scale
         y = film.top + (torch.arange(film.rows, device=mass.device) + 0.5) / film.scale
         total = mass.sum((-2, -1))
-        floor = 0.02 * self.threshold
+        floor = 0.02 * self.threshold + 1e-6
         middle = (film.left + 0.5 * film.columns / film.scale, film.top + 0.5 * film.rows / film.scale)
         cx = ((mass.sum(-2) * x).sum(-1) + floor * middle[0]) / (total + floor)
         cy = ((mass.sum(-1) * y).sum(-1) + floor * middle[1]) / (total + floor)
@@ -91,10 +124,10 @@ def term(residual: str, robust: float | None = None, weight: float = 1.0) -> Ter
 
 
 def penalty(r: Tensor, robust: float | None) -> Tensor:
-    """rho(r), elementwise."""
+    """rho(r), elementwise; written so that small residuals do not drown in rounding."""
     if robust is None:
         return r * r
-    return 2.0 * robust**2 * (torch.sqrt(1.0 + (r / robust) ** 2) - 1.0)
+    return 2.0 * r * r / (1.0 + torch.sqrt(1.0 + (r / robust) ** 2))
 
 
 def influence(r: Tensor, robust: float | None) -> Tensor:
@@ -112,6 +145,11 @@ class Objective:
     def __init__(self, terms: Mapping[str, Term]):
         if not terms:
             raise UserError("objective: expected at least one term")
+        for name, t in terms.items():
+            if t.robust is not None and not 0.0 < t.robust < math.inf:
+                raise UserError(f"term {name!r}: robust: expected a positive number or none, got {t.robust}")
+            if not 0.0 <= t.weight < math.inf:
+                raise UserError(f"term {name!r}: weight: expected a number from 0, got {t.weight}")
         self.terms = dict(terms)
 
     @property

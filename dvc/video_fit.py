@@ -196,24 +196,12 @@ class VideoFit:
         metrics = {
             "loss": Metric(float(fit.loss[0])),
             "effective_samples": Metric(round(unsure.effective_samples, 1)),
-            "starts_agreeing": Metric(self.agreement(fit)),
         }
         for readout in self.readouts:
             metrics |= readout(self, recorder, fit, found)
         metrics |= self.truth_metrics(found)
         self.save_artefacts(recorder, found)
         return Result(self.claim, found, metrics)
-
-    def agreement(self, fit: Fit) -> float:
-        """Share of the starts, random ones and the first guess, that came near the answer before the best was chosen.
-
-        Near: every parameter that the answer determines well (interval below 5 % of its value, see `estimates`) is not
-        needed for this; the loss of the explored start, in the last phase with all of them, is within 10 % of the best.
-        """
-        loss = fit.explored_loss
-        if loss is None:
-            return 1.0
-        return float((loss <= 1.1 * loss.min() + 1e-12).float().mean())
 
     def truth_metrics(self, found: Mapping[str, Estimate]) -> dict[str, Metric]:
         """Where the clip was rendered: the relative error of every number that was set."""

@@ -133,7 +133,8 @@ def impact_kernels(state_type: Any, rate: wp.Function, renormalise: wp.Function,
                 elapsed = time_of_impact(states[w, s], parameters[w], time[w, s])
                 before = advance(states[w, s], parameters[w], elapsed)
                 at_wall[w, s] = before
-                fraction[w, s] = elapsed / h
+                # Newton's step may leave the interval by rounding, and -1 means that there is no impact
+                fraction[w, s] = wp.clamp(elapsed / h, 0.0, 1.0)
                 speed[w, s] = -gap_rate(before, parameters[w])
 
     return Kernels(find, replay)

@@ -40,9 +40,11 @@ class Strikes(nn.Module):
         times = trajectory.start + (order + torch.gather(fraction, 1, order)) * trajectory.interval
         speeds = torch.gather(trajectory.impact_speed, 1, order)
         times = torch.where(there, times, torch.full_like(times, torch.nan))
-        safe = torch.where(there, speeds, torch.ones_like(speeds))
-        span = self.last + 1 - self.first
-        ratio = torch.exp((torch.log(safe[:, self.last]) - torch.log(safe[:, self.first - 1])) / span)
+        ratio = speeds.new_full((speeds.shape[0],), torch.nan)
         enough = count > self.last
-        ratio = torch.where(enough, ratio, torch.full_like(ratio, torch.nan))
+        if bool(enough.any()):  # so there are columns enough, too
+            safe = torch.where(there, speeds, torch.ones_like(speeds))
+            span = self.last + 1 - self.first
+            mean = torch.exp((torch.log(safe[:, self.last]) - torch.log(safe[:, self.first - 1])) / span)
+            ratio = torch.where(enough, mean, ratio)
         return StrikeList(times, torch.where(there, speeds, torch.full_like(speeds, torch.nan)), ratio, count)

@@ -105,10 +105,47 @@ class CameraShutter(nn.Module):
         return Shutter(exposure, torch.stack(torch.broadcast_tensors(*readouts), dim=-1))
 
 
+class DriftingCamera(nn.Module):
+    """What is left of a hand-held camera's motion after stabilisation: slow changes of distance and roll about the origin.
+
+    Both are linear between knots that are spread evenly over the window; the world's origin stays at its pixel.
+
+    Arguments: frame_count: frames of the window, over which the knots are spread.
+    Forward: camera; distance_drift (world, knot): relative change of the distance to the origin; roll_drift (world, knot)
+        [rad]; frames: number of frames from the first (None: all) -> Camera with a frame axis.
+    """
+
+    def __init__(self, frame_count: int):
+        super().__init__()
+        self.frame_count = int(frame_count)
+
+    def forward(self, camera: Camera, distance_drift: Tensor, roll_drift: Tensor, frames: int | None = None) -> Camera:
+        count = self.frame_count if frames is None else min(int(frames), self.frame_count)
+        distance, roll = (self._between_knots(knots, count) for knots in (distance_drift, roll_drift))
+        zero, one = torch.zeros_like(roll), torch.ones_like(roll)
+        cos, sin = torch.cos(roll), torch.sin(roll)
+        turn = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=-1).reshape(*roll.shape, 3, 3)
+        origin = -(camera.rotation @ camera.position[..., None])[:, None]
+        rotation = turn @ camera.rotation[:, None]
+        position = -(rotation.transpose(-1, -2) @ (origin * (1.0 + distance)[..., None, None]))[..., 0]
+        return camera._replace(position=position, rotation=rotation)
+
+    def _between_knots(self, knots: Tensor, count: int) -> Tensor:
+        last = knots.shape[1] - 1
+        at = torch.arange(count, device=knots.device, dtype=knots.dtype) * (last / max(1, self.frame_count - 1))
+        i = at.floor().clamp(max=max(0, last - 1)).long()
+        a = at - i
+        return knots[:, i] * (1.0 - a) + knots[:, torch.clamp(i + 1, max=last)] * a
+
+
 def project(camera: Camera, points: Tensor) -> Tensor:
-    """Pixels (world, ..., 2) of world points [m] (world, ..., 3)."""
-    lead = [1] * (points.dim() - 2)
-    rotation = camera.rotation.reshape(-1, *lead, 3, 3)
-    seen = (rotation @ (points - camera.position.reshape(-1, *lead, 3))[..., None])[..., 0]
-    focal, center = camera.focal.reshape(-1, *lead, 1), camera.center.reshape(-1, *lead, 2)
+    """Pixels (world, ..., 2) of world points [m] (world, ..., 3); with a camera that moves (world, frame, ..., 3)."""
+
+    def against_points(value: Tensor, own: int) -> Tensor:
+        """Insert axes behind the leading ones of a camera field with `own` trailing axes."""
+        lead = value.dim() - own
+        return value.reshape(*value.shape[:lead], *([1] * (points.dim() - 1 - lead)), *value.shape[lead:])
+
+    seen = (against_points(camera.rotation, 2) @ (points - against_points(camera.position, 1))[..., None])[..., 0]
+    focal, center = against_points(camera.focal, 0)[..., None], against_points(camera.center, 1)
     return center + focal * (seen[..., :2] if camera.orthographic else seen[..., :2] / seen[..., 2:])

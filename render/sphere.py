@@ -6,10 +6,11 @@ the pixel at the sample's own time, with C the sphere's centre seen from the cam
     F(x) = |C x d|^2 - r^2 |d|^2        (pinhole; < 0 inside the silhouette)
 
 is exactly quadratic in the pixel x, so the signed distance s to the silhouette along grad F is a root of a quadratic.
-The pixel filter is a Gaussian, and its integral over the inside of a locally straight edge is the normal distribution
-function: coverage = Phi(-(s + w^2 / 2R) / w), with the first correction for the edge's curvature 1/R. Visibility is thus
-integrated over the film analytically, and the picture is a smooth function of every parameter: its tape gradient holds
-the silhouette term and the interior term together, without edge samples and without noise.
+The pixel filter is a Gaussian with the variance of the pixel's square plus that of the lens, w^2, and its integral over the inside of a locally straight edge is the normal distribution
+function: coverage = Phi(-(s + w^2 / 2R) / w), with the first correction for the edge's curvature 1/R. What a pixel sees of
+the sphere is shaded once, at its filtered middle and with its filtered normal. Visibility is thus integrated over the film
+analytically, and the picture is a smooth function of every parameter: its tape gradient holds the silhouette term and the
+interior term together, without edge samples and without noise.
 
 Left out, here and in the gradient: spheres smaller than about two film pixels (the edge is no longer locally straight),
 the change of filter width by readout skew (a few per cent of it), and what other objects hide.
@@ -20,6 +21,8 @@ import warp as wp
 from dvc.warp_op import scratch, warp_op
 
 RIM = wp.constant(2.0e-3)  # floor of the squared sine at the rim that bounds the normal's derivative
+LEAST_COVERAGE = wp.constant(1.0e-3)  # below it, where a pixel is shaded no longer matters
+PIXEL_VARIANCE = wp.constant(1.0 / 12.0)  # of a pixel that averages over its square [film px^2]
 REACH = wp.constant(4.0)  # filter widths beyond which coverage is 0 or 1
 
 
@@ -51,14 +54,22 @@ def sample_node(pixel: wp.vec2, u: float, exposure: float, readout: wp.vec2, fra
 
 @wp.func
 def film_coverage(F: float, gradient: wp.vec2, curvature: wp.vec3, radius: float, width: float):
-    """Filtered inside-ness from F, its gradient and its second derivatives (xx, xy, yy), all a film pixel."""
+    """Filtered inside-ness from F, its gradient and its second derivatives (xx, xy, yy), all a film pixel.
+
+    Returns it and the moments of what is inside, a truncated normal distribution across the edge: the way (x, y) from the
+    pixel's middle to its mean [film pixels], and how much the mean of F exceeds F there.
+    """
     slope = wp.sqrt(wp.dot(gradient, gradient) + 1.0e-20)
     e = gradient / slope
     second = 0.5 * (curvature[0] * e[0] * e[0] + 2.0 * curvature[1] * e[0] * e[1] + curvature[2] * e[1] * e[1])
     root = wp.sqrt(wp.max(slope * slope - 4.0 * F * second, 0.01 * slope * slope))
     distance = 2.0 * F / (slope + root)
     z = (distance + 0.5 * width * width / radius) / width
-    return 0.5 * (1.0 - wp.erf(z * 0.70710678))
+    coverage = 0.5 * (1.0 - wp.erf(z * 0.70710678))
+    inwards = 0.39894228 * wp.exp(-0.5 * z * z) / wp.max(coverage, LEAST_COVERAGE)
+    along = 0.5 * (curvature[0] + curvature[2]) - second
+    spread = width * width * (second * (1.0 + inwards * (z - inwards)) + along)
+    return wp.vec4(coverage, -width * inwards * e[0], -width * inwards * e[1], spread)
 
 
 @wp.func
@@ -84,10 +95,15 @@ def pinhole_sample(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33
     h = k * step
     gradient = wp.vec2(2.0 * h * (m * d[0] - cd * C[0]), 2.0 * h * (m * d[1] - cd * C[1]))
     curvature = wp.vec3(2.0 * h * h * (m - C[0] * C[0]), -2.0 * h * h * C[0] * C[1], 2.0 * h * h * (m - C[1] * C[1]))
-    coverage = film_coverage(F, gradient, curvature, r * focal / (C[2] * step), width)
-    t = (cd - wp.sqrt(wp.max(-F, RIM * r * r * dd))) / dd
-    normal = wp.transpose(rotation) * ((d * t - C) / r)
-    normal = normal / wp.sqrt(wp.dot(normal, normal) + 1.0e-12)
+    inside = film_coverage(F, gradient, curvature, r * focal / (C[2] * step), width)
+    coverage = inside[0]
+    if cd <= 0.0:  # F is the cone in both directions
+        coverage = 0.0
+    a = d + wp.vec3(h * inside[1], h * inside[2], 0.0)
+    aa = wp.dot(a, a)
+    from_axis = wp.cross(C, a)
+    t = (wp.dot(C, a) - wp.sqrt(wp.max(r * r * aa - wp.dot(from_axis, from_axis) - inside[3], RIM * r * r * aa))) / aa
+    normal = wp.transpose(rotation) * ((a * t - C) / r)
     seen = radiance(normal, color, cap_color, cap_axis, light, ambient) * coverage
     return wp.vec4(seen[0], seen[1], seen[2], coverage)
 
@@ -101,25 +117,28 @@ def orthographic_sample(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.
     y = (pixel[1] - principal[1]) / scale - C[1]
     F = x * x + y * y - r * r
     h = step / scale
-    coverage = film_coverage(F, wp.vec2(2.0 * h * x, 2.0 * h * y), wp.vec3(2.0 * h * h, 0.0, 2.0 * h * h), r / h, width)
-    normal = wp.transpose(rotation) * (wp.vec3(x, y, -wp.sqrt(wp.max(-F, RIM * r * r))) / r)
-    normal = normal / wp.sqrt(wp.dot(normal, normal) + 1.0e-12)
+    inside = film_coverage(F, wp.vec2(2.0 * h * x, 2.0 * h * y), wp.vec3(2.0 * h * h, 0.0, 2.0 * h * h), r / h, width)
+    coverage = inside[0]
+    x = x + h * inside[1]
+    y = y + h * inside[2]
+    normal = wp.transpose(rotation) * (wp.vec3(x, y, -wp.sqrt(wp.max(r * r - x * x - y * y - inside[3], RIM * r * r))) / r)
     seen = radiance(normal, color, cap_color, cap_axis, light, ambient) * coverage
     return wp.vec4(seen[0], seen[1], seen[2], coverage)
 
 
 @wp.func
-def stratum(seed: int, v: int, k: int, samples: int):
+def stratum(seed: int, k: int, samples: int):
     """k-th exposure sample in [-1/2, 1/2]: the middle of its stratum, or, with a seed above 0, a random point of it."""
     offset = float(0.5)
     if seed > 0:
-        offset = wp.randf(wp.rand_init(seed, v * samples + k))
+        offset = wp.randf(wp.rand_init(seed, k))
     return (float(k) + offset) / float(samples) - 0.5
 
 
 @wp.kernel(enable_backward=False)
 def sphere_bounds(
-    nodes: wp.array2d(dtype=wp.vec3), radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3),
+    nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3),
+    radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3),
     rotation: wp.array(dtype=wp.mat33), focal: wp.array(dtype=float), principal: wp.array(dtype=wp.vec2),
     exposure: wp.array(dtype=float), readout: wp.array(dtype=wp.vec2), blur: wp.array(dtype=float), orthographic: int,
     frame_nodes: float, interval: float, middle: float, origin: wp.vec2, step: float, columns: int, rows: int,
@@ -133,25 +152,46 @@ def sphere_bounds(
     span = 0.5 * exposure[v] * frame_nodes + late + 1.0
     first = wp.max(0, int(middle - span))
     last = wp.min(nodes.shape[1] - 1, int(middle + span) + 1)
+    margin = REACH * step * wp.sqrt(PIXEL_VARIANCE + blur[v] * blur[v] / (step * step)) + step
     for i in range(first, last + 1):
-        C = rotation[v] * (nodes[v, i] - camera_position[v])
-        q = wp.vec2(C[0], C[1]) * focal[v]
-        reach = radius[v] * focal[v]
-        if orthographic == 0:
-            # a sphere nearer than its radius has no silhouette; the widest one that makes sense covers the film
-            depth = wp.max(C[2] - radius[v], 1.0e-3)
-            q = q / wp.max(C[2], 1.0e-3)
-            reach = reach * (1.0 + wp.length(wp.vec2(C[0], C[1])) / depth) / depth
-        q = q + principal[v]
-        margin = reach + REACH * step * wp.sqrt(0.25 + blur[v] * blur[v] / (step * step)) + step
-        low = wp.min(low, q - wp.vec2(margin, margin))
-        high = wp.max(high, q + wp.vec2(margin, margin))
-        if orthographic == 0 and C[2] < 0.0:
-            low = wp.vec2(1.0e9, 1.0e9)
+        p = nodes[v, i]
+        for end in range(2):  # a node, and the impact behind it
+            if end == 1:
+                p = impact[v, wp.min(i, nodes.shape[1] - 2)]
+            if end == 0 or fraction[v, wp.min(i, nodes.shape[1] - 2)] >= 0.0:
+                C = rotation[v] * (p - camera_position[v])
+                q = wp.vec2(C[0], C[1]) * focal[v]
+                reach = radius[v] * focal[v]
+                if orthographic == 0:
+                    # a sphere nearer than its radius has no silhouette; the widest one that makes sense covers the film
+                    depth = wp.max(C[2] - radius[v], 1.0e-3)
+                    q = q / wp.max(C[2], 1.0e-3)
+                    reach = reach * (1.0 + wp.length(wp.vec2(C[0], C[1])) / depth) / depth
+                q = q + principal[v]
+                reach += margin
+                low = wp.min(low, q - wp.vec2(reach, reach))
+                high = wp.max(high, q + wp.vec2(reach, reach))
     a = (low - origin) / step
     b = (high - origin) / step
     box[v] = wp.vec4i(int(wp.clamp(a[0], 0.0, float(columns))), int(wp.clamp(a[1], 0.0, float(rows))),
                       int(wp.clamp(b[0] + 1.0, 0.0, float(columns))), int(wp.clamp(b[1] + 1.0, 0.0, float(rows))))
+
+
+@wp.func
+def may_touch(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33, focal: float, principal: wp.vec2, margin: float,
+              orthographic: int):
+    """Whether the sphere's filtered silhouette can reach a pixel: cheap, and never false where it does. No gradient."""
+    C = rotation * centre
+    reach = r * focal
+    q = wp.vec2(C[0], C[1]) * focal
+    if orthographic == 0:
+        depth = C[2] - r
+        if depth <= 0.0:
+            return C[2] > 0.0
+        q = q / C[2]
+        reach = reach * (1.0 + wp.length(wp.vec2(C[0], C[1])) / depth) / depth
+    q = q + principal - pixel
+    return wp.dot(q, q) < (reach + margin) * (reach + margin)
 
 
 @wp.kernel
@@ -171,23 +211,24 @@ def shade_sphere(
     total = wp.vec3()
     if x >= edge[0] and x < edge[2] and y >= edge[1] and y < edge[3]:
         pixel = origin + wp.vec2(float(x) + 0.5, float(y) + 0.5) * step
-        # the film's own filter (0.5 film pixels) and the lens (blur, in full pixels), in film pixels
-        width = wp.sqrt(0.25 + blur[v] * blur[v] / (step * step))
+        # the pixel's own square and the lens (blur, in full pixels), in film pixels
+        width = wp.sqrt(PIXEL_VARIANCE + blur[v] * blur[v] / (step * step))
         for k in range(samples):
-            s = sample_node(pixel, stratum(seed[v], v, k, samples), exposure[v], readout[v], frame_size, frame_nodes, interval, middle)
+            s = sample_node(pixel, stratum(seed[v], k, samples), exposure[v], readout[v], frame_size, frame_nodes, interval, middle)
             centre = centre_at(nodes, fraction, impact, v, nodes.shape[1], s) - camera_position[v]
             c = wp.vec4()
-            if orthographic == 0:
+            near = may_touch(pixel, centre, radius[v], rotation[v], focal[v], principal[v], REACH * step * width, orthographic)
+            if near and orthographic == 0:
                 c = pinhole_sample(pixel, centre, radius[v], rotation[v], focal[v], principal[v], step, width, color[v],
                                    cap_color[v], cap_axis[v], light[v], ambient[v])
-            else:
+            elif near:
                 c = orthographic_sample(pixel, centre, radius[v], rotation[v], focal[v], principal[v], step, width, color[v],
                                         cap_color[v], cap_axis[v], light[v], ambient[v])
             total += wp.vec3(c[0], c[1], c[2]) - plate * c[3]
     images[v, y, x] = plate + total / float(samples)
 
 
-@warp_op(shared=("background",), seeds=("seed",), threads=None)
+@warp_op(shared=("background",), seeds=("seed",), threads=None, trace_limit=16)
 def render_sphere(
     nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3),
     radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3), rotation: wp.array(dtype=wp.mat33),
@@ -208,8 +249,8 @@ def render_sphere(
     box = scratch((views,), wp.vec4i, requires_grad=False)
     images = scratch((views, rows, columns), wp.vec3)
     corner = wp.vec2(*origin)
-    wp.launch(sphere_bounds, views, [nodes, radius, camera_position, rotation, focal, principal, exposure, readout, blur,
-                                     int(orthographic), frame_nodes, interval, middle, corner, step, columns, rows], [box])
+    wp.launch(sphere_bounds, views, [nodes, fraction, impact, radius, camera_position, rotation, focal, principal, exposure, readout,
+                                     blur, int(orthographic), frame_nodes, interval, middle, corner, step, columns, rows], [box])
     wp.launch(shade_sphere, (views, rows, columns),
               [nodes, fraction, impact, radius, camera_position, rotation, focal, principal, exposure, readout, blur, color,
                cap_color, cap_axis, light, ambient, seed, background, box, int(orthographic), samples, wp.vec2(*frame_size),

@@ -69,16 +69,20 @@ class SphereRender(nn.Module):
         worlds = world_count(nodes, *per_world, towards_light, ambient)
         frames = trajectory.frame_count
 
-        def views(value: Tensor) -> Tensor:
-            return expand_worlds(value, worlds)[:, None].expand(worlds, frames, *value.shape[1:]).flatten(0, 1)
+        def views(value: Tensor, frame_axis: bool = False) -> Tensor:
+            value = expand_worlds(value, worlds)
+            return (value if frame_axis else value[:, None].expand(worlds, frames, *value.shape[1:])).flatten(0, 1)
 
         middle = nodes[:, :, trajectory.substeps]
         axis = -middle / torch.sqrt((middle * middle).sum(-1, keepdim=True) + 1e-12)
         axis = expand_worlds(axis, worlds).flatten(0, 1)
-        seeds = torch.full((1,), int(seed), dtype=torch.int32, device=nodes.device)
+        # each frame has its own stream; worlds share it, so that differences between worlds are free of its noise
+        streams = (torch.arange(frames, dtype=torch.int64) + 1) * 7919 + int(seed) * 104729
+        seeds = (streams % 2147483629 + 1 if seed else torch.zeros(frames)).to(nodes.device, torch.int32).repeat(worlds)
         images = render_sphere(
             *(expand_worlds(t, worlds).flatten(0, 1) for t in (nodes, fraction, impact)),
-            *(views(t) for t in per_world), axis, views(towards_light), views(ambient), seeds, background,
+            views(radius), views(camera.position, camera.position.dim() == 3), views(camera.rotation, camera.rotation.dim() == 4),
+            *(views(t) for t in per_world[3:]), axis, views(towards_light), views(ambient), seeds, background,
             orthographic=camera.orthographic, samples=self.exposure_samples, frame_size=(float(film.width), float(film.height)),
             frame_nodes=float(trajectory.substeps), interval=trajectory.interval, middle=float(trajectory.substeps),
             origin=(film.left, film.top), step=1.0 / film.scale,

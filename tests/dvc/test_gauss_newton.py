@@ -73,7 +73,7 @@ def test_a_bad_world_does_not_stop_the_others():
 
 
 def test_steps_over_the_cliff_are_refused():
-    x, losses, alive = descend(problem_of(cliff=1.05), torch.tensor([[0.0, 0.0]]), steps=80)
+    _, losses, alive = descend(problem_of(cliff=1.05), torch.tensor([[0.0, 0.0]]), steps=80)
     assert alive.all() and torch.isfinite(losses).all() and losses[-1].max() < 1e-4
 
 

@@ -26,7 +26,7 @@ class Call(nn.Module):
         super().__init__()
         self.function = function
 
-    def forward(self, x: Tensor, y: Tensor = torch.zeros(1)) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor | float = 0.0) -> Tensor:
         return self.function(x, y)
 
 
