@@ -6,11 +6,13 @@ the pixel at the sample's own time, with C the sphere's centre seen from the cam
     F(x) = |C x d|^2 - r^2 |d|^2        (pinhole; < 0 inside the silhouette)
 
 is exactly quadratic in the pixel x, so the signed distance s to the silhouette along grad F is a root of a quadratic.
-The pixel filter is a Gaussian with the variance of the pixel's square plus that of the lens, w^2, and its integral over the inside of a locally straight edge is the normal distribution
-function: coverage = Phi(-(s + w^2 / 2R) / w), with the first correction for the edge's curvature 1/R. What a pixel sees of
-the sphere is shaded once, at its filtered middle and with its filtered normal. Visibility is thus integrated over the film
-analytically, and the picture is a smooth function of every parameter: its tape gradient holds the silhouette term and the
-interior term together, without edge samples and without noise.
+The pixel filter is a Gaussian with the variance of the pixel's square plus that of the lens, w^2, and its integral over the
+inside of a locally straight edge is the normal distribution function: coverage = Phi(-(s + w^2 / 2R) / w), with the first
+correction for the edge's own curvature 1/R. What a pixel sees of the sphere is shaded once, at its filtered middle and with
+its filtered normal. Visibility is thus integrated over the film analytically, and the picture is a smooth function of every
+parameter: its tape gradient holds the silhouette term and the interior term together, without edge samples and without noise.
+A film pixel is a point sample of the filtered picture: a lens narrower than half a film pixel leaves it about one per cent of
+aliasing (the area of a ball of three film pixels, as it moves by less than one).
 
 Left out, here and in the gradient: spheres smaller than about two film pixels (the edge is no longer locally straight),
 the change of filter width by readout skew (a few per cent of it), and what other objects hide.
@@ -53,7 +55,7 @@ def sample_node(pixel: wp.vec2, u: float, exposure: float, readout: wp.vec2, fra
 
 
 @wp.func
-def film_coverage(F: float, gradient: wp.vec2, curvature: wp.vec3, radius: float, width: float):
+def film_coverage(F: float, gradient: wp.vec2, curvature: wp.vec3, width: float):
     """Filtered inside-ness from F, its gradient and its second derivatives (xx, xy, yy), all a film pixel.
 
     Returns it and the moments of what is inside, a truncated normal distribution across the edge: the way (x, y) from the
@@ -64,10 +66,11 @@ def film_coverage(F: float, gradient: wp.vec2, curvature: wp.vec3, radius: float
     second = 0.5 * (curvature[0] * e[0] * e[0] + 2.0 * curvature[1] * e[0] * e[1] + curvature[2] * e[1] * e[1])
     root = wp.sqrt(wp.max(slope * slope - 4.0 * F * second, 0.01 * slope * slope))
     distance = 2.0 * F / (slope + root)
-    z = (distance + 0.5 * width * width / radius) / width
+    along = 0.5 * (curvature[0] + curvature[2]) - second
+    bend = 2.0 * along / root  # 1 / R at the edge: the derivative along the edge twice over that across it
+    z = distance / width + 0.5 * width * bend
     coverage = 0.5 * (1.0 - wp.erf(z * 0.70710678))
     inwards = 0.39894228 * wp.exp(-0.5 * z * z) / wp.max(coverage, LEAST_COVERAGE)
-    along = 0.5 * (curvature[0] + curvature[2]) - second
     spread = width * width * (second * (1.0 + inwards * (z - inwards)) + along)
     return wp.vec4(coverage, -width * inwards * e[0], -width * inwards * e[1], spread)
 
@@ -95,7 +98,7 @@ def pinhole_sample(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33
     h = k * step
     gradient = wp.vec2(2.0 * h * (m * d[0] - cd * C[0]), 2.0 * h * (m * d[1] - cd * C[1]))
     curvature = wp.vec3(2.0 * h * h * (m - C[0] * C[0]), -2.0 * h * h * C[0] * C[1], 2.0 * h * h * (m - C[1] * C[1]))
-    inside = film_coverage(F, gradient, curvature, r * focal / (C[2] * step), width)
+    inside = film_coverage(F, gradient, curvature, width)
     coverage = inside[0]
     if cd <= 0.0:  # F is the cone in both directions
         coverage = 0.0
@@ -117,7 +120,7 @@ def orthographic_sample(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.
     y = (pixel[1] - principal[1]) / scale - C[1]
     F = x * x + y * y - r * r
     h = step / scale
-    inside = film_coverage(F, wp.vec2(2.0 * h * x, 2.0 * h * y), wp.vec3(2.0 * h * h, 0.0, 2.0 * h * h), r / h, width)
+    inside = film_coverage(F, wp.vec2(2.0 * h * x, 2.0 * h * y), wp.vec3(2.0 * h * h, 0.0, 2.0 * h * h), width)
     coverage = inside[0]
     x = x + h * inside[1]
     y = y + h * inside[2]
@@ -249,8 +252,9 @@ def render_sphere(
     box = scratch((views,), wp.vec4i, requires_grad=False)
     images = scratch((views, rows, columns), wp.vec3)
     corner = wp.vec2(*origin)
-    wp.launch(sphere_bounds, views, [nodes, fraction, impact, radius, camera_position, rotation, focal, principal, exposure, readout,
-                                     blur, int(orthographic), frame_nodes, interval, middle, corner, step, columns, rows], [box])
+    wp.launch(sphere_bounds, views,
+              [nodes, fraction, impact, radius, camera_position, rotation, focal, principal, exposure, readout, blur,
+               int(orthographic), frame_nodes, interval, middle, corner, step, columns, rows], [box])
     wp.launch(shade_sphere, (views, rows, columns),
               [nodes, fraction, impact, radius, camera_position, rotation, focal, principal, exposure, readout, blur, color,
                cap_color, cap_axis, light, ambient, seed, background, box, int(orthographic), samples, wp.vec2(*frame_size),

@@ -44,7 +44,7 @@ def test_a_bounce_without_gravity_has_the_sign_of_minus_restitution(substeps: in
 def test_the_impact_is_kept_with_its_time_place_and_speed() -> None:
     h0, v0 = torch.tensor([0.53], requires_grad=True), torch.tensor([-1.7], requires_grad=True)
     motion = bounce(h0, v0, torch.zeros(1), scalar(0.8), frames=30)
-    interval, = torch.nonzero(motion.impact_fraction[0].detach() >= 0.0)[:, 0].tolist()
+    (interval,) = torch.nonzero(motion.impact_fraction[0].detach() >= 0.0)[:, 0].tolist()
     time = (interval + motion.impact_fraction[0, interval]) * motion.interval
     assert float(time.detach()) == pytest.approx(0.53 / 1.7, rel=1e-5)
     gradients = [float(g) for g in torch.autograd.grad(time, [h0, v0], retain_graph=True)]
@@ -135,8 +135,13 @@ def test_a_pendulum_against_a_wall_comes_to_rest_without_falling_through_or_buzz
     """The wall stands where the string hangs at -0.2 rad, so that gravity holds the ball against it."""
     length, wall = torch.tensor([0.5]), Wall(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([0.5]) * torch.sin(scalar(-0.2)))
     forward = rollout(kind, frames=300)
-    motion = forward(swing_in_plane(kind, scalar(-0.3), scalar(0.0)), ball_on_string(length), scalar(GRAVITY), wall,
-                     restitution=scalar(restitution))
+    motion = forward(
+        swing_in_plane(kind, scalar(-0.3), scalar(0.0)),
+        ball_on_string(length),
+        scalar(GRAVITY),
+        wall,
+        restitution=scalar(restitution),
+    )
     gap = wall.offset - motion.positions[0, :, 0]
     assert float(gap.min()) > -1e-5
     assert float(gap[1200:].abs().max()) < 1e-5
@@ -148,7 +153,9 @@ def test_a_ball_at_rest_slides_without_friction_and_follows_its_wall() -> None:
     offset = torch.tensor([0.0], requires_grad=True)
     wall = Wall(FLOOR.normal, offset)
     start = State(torch.zeros(1, 3), torch.tensor([[0.4, 0.0, 0.0]]))
-    motion = rollout(frames=60)(start, point_body(), scalar(GRAVITY), wall, restitution=scalar(0.5), tangential_loss=scalar(0.5))
+    motion = rollout(frames=60)(
+        start, point_body(), scalar(GRAVITY), wall, restitution=scalar(0.5), tangential_loss=scalar(0.5)
+    )
     assert motion.positions[0, -1].detach().tolist() == pytest.approx([0.8, 0.0, 0.0], abs=1e-4)
     assert float(torch.autograd.grad(motion.positions[0, -1, 2], offset)[0]) == pytest.approx(-1.0, rel=1e-4)
 
@@ -172,7 +179,7 @@ def test_a_ball_that_comes_out_from_behind_the_wall_bounces_when_it_returns() ->
     motion = bounce(scalar(-0.2), scalar(3.0), scalar(GRAVITY), scalar(0.5), frames=40)
     struck = torch.nonzero(motion.impact_fraction[0] >= 0.0)[:, 0]
     assert len(struck) >= 1
-    assert float(motion.positions[0, struck[0]:, 2].min()) > -1e-4
+    assert float(motion.positions[0, struck[0] :, 2].min()) > -1e-4
 
 
 @pytest.mark.parametrize("height", [0.0, -2e-8, -5e-5])
@@ -239,17 +246,38 @@ def test_an_impact_on_a_joint_never_gains_energy(seed: int) -> None:
 @pytest.mark.parametrize("kind", ["revolute", "spherical"])
 def test_gradient_of_every_input_of_a_swing_that_strikes_a_wall(kind: str) -> None:
     forward = rollout(kind, frames=24)
-    names = ["angle", "rate", "length", "mass", "gravity", "damping", "quadratic_drag", "restitution", "restitution_slope",
-             "tangential_loss", "yaw", "offset", "radius"]
+    names = [
+        "angle",
+        "rate",
+        "length",
+        "mass",
+        "gravity",
+        "damping",
+        "quadratic_drag",
+        "restitution",
+        "restitution_slope",
+        "tangential_loss",
+        "yaw",
+        "offset",
+        "radius",
+    ]
 
     def swing(angle, rate, length, mass, gravity, damping, drag, e, slope, loss, yaw, offset, radius):
         state = swing_in_plane(kind, angle, rate)
         if kind == "spherical":  # out of the plane, so that tangential motion is lost
             state = state._replace(velocity=state.velocity + torch.tensor([[0.4, 0.0, 0.2]]))
         normal = torch.stack([torch.cos(yaw), torch.sin(yaw), torch.zeros_like(yaw)], -1)
-        motion = forward(state, ball_on_string(length, mass), gravity, Wall(normal, offset), radius, damping, drag, e, slope, loss)
+        motion = forward(
+            state, ball_on_string(length, mass), gravity, Wall(normal, offset), radius, damping, drag, e, slope, loss
+        )
         struck = (motion.impact_fraction.detach() >= 0.0).float()
-        return motion.positions, motion.orientations, motion.impact_position, motion.impact_speed, motion.impact_fraction * struck
+        return (
+            motion.positions,
+            motion.orientations,
+            motion.impact_position,
+            motion.impact_speed,
+            motion.impact_fraction * struck,
+        )
 
     inputs = [torch.tensor([x]) for x in (-0.5, 0.8, 0.5, 0.05, GRAVITY, 0.2, 0.1, 0.7, -0.05, 0.2, 0.2, 0.02, 0.03)]
     motion = swing(*inputs)

@@ -1,5 +1,6 @@
 """Bodies on a joint against an independent integrator, closed forms and conservation laws."""
 
+import itertools
 import math
 
 import numpy as np
@@ -17,8 +18,16 @@ LENGTH, MASS, RADIUS = 0.57, 0.05, 0.03
 SWING = {"angle": 0.9, "rate": -0.7, "length": LENGTH, "mass": MASS, "gravity": GRAVITY, "damping": 0.15, "quadratic_drag": 0.2}
 
 
-def twin_swing(times: np.ndarray, angle: float, rate: float, length: float, mass: float, gravity: float, damping: float,
-               quadratic_drag: float) -> np.ndarray:
+def twin_swing(
+    times: np.ndarray,
+    angle: float,
+    rate: float,
+    length: float,
+    mass: float,
+    gravity: float,
+    damping: float,
+    quadratic_drag: float,
+) -> np.ndarray:
     """Angle of a ball on a string (moment of inertia of the ball included), by a high-order method with tight tolerance."""
     inertia = mass * length**2 + 0.4 * mass * RADIUS**2
 
@@ -33,8 +42,13 @@ def twin_swing(times: np.ndarray, angle: float, rate: float, length: float, mass
 
 def swing(kind: str, leaves: dict[str, Tensor], **options):
     forward = rollout(kind, **options)
-    return forward(swing_in_plane(kind, leaves["angle"], leaves["rate"]), ball_on_string(leaves["length"], leaves["mass"], RADIUS),
-                   leaves["gravity"], damping=leaves["damping"], quadratic_drag=leaves["quadratic_drag"])
+    return forward(
+        swing_in_plane(kind, leaves["angle"], leaves["rate"]),
+        ball_on_string(leaves["length"], leaves["mass"], RADIUS),
+        leaves["gravity"],
+        damping=leaves["damping"],
+        quadratic_drag=leaves["quadratic_drag"],
+    )
 
 
 @pytest.mark.parametrize("kind", ["revolute", "spherical"])
@@ -57,7 +71,8 @@ def test_the_period_is_the_elliptic_integral(kind: str, amplitude: float) -> Non
     inertia_per_mass = LENGTH**2 + 0.4 * RADIUS**2
     period = 4.0 * ellipk(math.sin(amplitude / 2.0) ** 2) * math.sqrt(inertia_per_mass / (GRAVITY * LENGTH))
     motion = rollout(kind, frames=40, frame_rate=40 / period)(
-        swing_in_plane(kind, scalar(amplitude), scalar(0.0)), ball_on_string(scalar(LENGTH), MASS, RADIUS), scalar(GRAVITY))
+        swing_in_plane(kind, scalar(amplitude), scalar(0.0)), ball_on_string(scalar(LENGTH), MASS, RADIUS), scalar(GRAVITY)
+    )
     assert float(motion.angles[0, -1]) == pytest.approx(amplitude, abs=2e-5)
     assert float(motion.angles[0, 160]) == pytest.approx(-amplitude, abs=2e-5)
     assert float(motion.angles[0, 80]) == pytest.approx(0.0, abs=1e-4)
@@ -85,12 +100,14 @@ def test_a_spherical_joint_in_a_plane_is_a_revolute_joint() -> None:
 @pytest.mark.parametrize("axis", [(0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.6, 0.8, 0.0)])
 def test_a_revolute_joint_turns_about_its_axis(axis: tuple[float, float, float]) -> None:
     """Turning the axis about the vertical turns the motion with it."""
-    motion = rollout(Revolute(axis), frames=20)(State(scalar(0.5)[None], scalar(0.3)[None]), ball_on_string(scalar(LENGTH)),
-                                                scalar(GRAVITY))
+    motion = rollout(Revolute(axis), frames=20)(
+        State(scalar(0.5)[None], scalar(0.3)[None]), ball_on_string(scalar(LENGTH)), scalar(GRAVITY)
+    )
     a = torch.tensor(axis)
     torch.testing.assert_close(motion.positions[0] @ a, torch.zeros(161), atol=1e-6, rtol=0.0)
-    reference = rollout("revolute", frames=20)(State(scalar(0.5)[None], scalar(0.3)[None]), ball_on_string(scalar(LENGTH)),
-                                               scalar(GRAVITY))
+    reference = rollout("revolute", frames=20)(
+        State(scalar(0.5)[None], scalar(0.3)[None]), ball_on_string(scalar(LENGTH)), scalar(GRAVITY)
+    )
     sideways = torch.linalg.cross(a, torch.tensor([0.0, 0.0, -1.0]))
     torch.testing.assert_close(motion.positions[0] @ sideways, reference.positions[0, :, 0], atol=1e-5, rtol=0.0)
 
@@ -116,7 +133,7 @@ def test_mass_does_not_change_a_swing(kind: str) -> None:
     leaves["mass"] = torch.tensor([0.05, 5.0], requires_grad=True)
     motion = swing(kind, leaves, frames=60)
     torch.testing.assert_close(motion.positions[0], motion.positions[1], atol=2e-5, rtol=0.0)
-    gradient, = torch.autograd.grad(motion.positions[:, -1, 0].sum(), leaves["mass"])
+    (gradient,) = torch.autograd.grad(motion.positions[:, -1, 0].sum(), leaves["mass"])
     torch.testing.assert_close(gradient * leaves["mass"].detach(), torch.zeros(2), atol=2e-4, rtol=0.0)
 
 
@@ -124,8 +141,10 @@ def test_the_error_falls_with_the_fourth_power_of_the_step() -> None:
     leaves = {name: torch.tensor([value]) for name, value in SWING.items()}
     leaves["quadratic_drag"] = torch.zeros(1)  # |v| v has no second derivative where the ball turns round
     exact = twin_swing(np.linspace(0.0, 1.5, 2), **{**SWING, "quadratic_drag": 0.0})[-1]
-    errors = [abs(float(swing("revolute", leaves, frames=6, frame_rate=4.0, substeps=n).angles[0, -1]) - exact) for n in (2, 4, 8)]
-    orders = [math.log2(a / b) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    errors = [
+        abs(float(swing("revolute", leaves, frames=6, frame_rate=4.0, substeps=n).angles[0, -1]) - exact) for n in (2, 4, 8)
+    ]
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert min(orders) > 3.5, (errors, orders)
 
 
@@ -138,8 +157,16 @@ def test_a_free_body_keeps_its_angular_momentum_and_energy(damping: float) -> No
     motion_start = torch.tensor([[0.1, 0.2, 0.3, 0.9273618, 0.3, 4.0, 0.2]])
     motion_start[:, :4] /= motion_start[:, :4].norm()
     none = torch.zeros(1)
-    forces = Forces(torch.tensor([[0.0, 0.0, -GRAVITY]]), scalar(damping), none, none, none, none, torch.tensor([[1.0, 0.0, 0.0]]),
-                    scalar(FAR_AWAY))
+    forces = Forces(
+        torch.tensor([[0.0, 0.0, -GRAVITY]]),
+        scalar(damping),
+        none,
+        none,
+        none,
+        none,
+        torch.tensor([[1.0, 0.0, 0.0]]),
+        scalar(FAR_AWAY),
+    )
     states, *_ = kind.step(motion_start, kind.pack(body, forces, torch.zeros(1, 3), 1), interval=1e-3, steps=3000)
     q, w = states[0, :, :4], states[0, :, 4:]
     momentum = rotate(q, w @ inertia[0])
@@ -158,6 +185,8 @@ def test_a_torque_turns_a_body_at_its_share_of_the_inertia(kind: str) -> None:
             return torch.tensor([[0.0, -0.02, 0.0]])
 
     bodies = ball_on_string(scalar(LENGTH), MASS, RADIUS)
-    motion = rollout(kind, frames=15, controller=Twist())(swing_in_plane(kind, scalar(0.2), scalar(0.0)), bodies, torch.zeros(1))
+    motion = rollout(kind, frames=15, controller=Twist())(
+        swing_in_plane(kind, scalar(0.2), scalar(0.0)), bodies, torch.zeros(1)
+    )
     inertia = MASS * (LENGTH**2 + 0.4 * RADIUS**2)
     assert float(motion.angles[0, -1]) == pytest.approx(0.2 + 0.5 * 0.02 / inertia * 0.25, rel=1e-4)

@@ -15,7 +15,7 @@ KINDS = ["particle", "revolute", "spherical"]
 
 
 def go(kind: str, a: Tensor, b: Tensor, e: Tensor, **options) -> Trajectory:
-    """A motion with impacts: a ball above a floor, or a pendulum beside a wall. a, b: start (world,); e: restitution (world,)."""
+    """A motion with impacts: a ball above a floor, or a pendulum beside a wall; start and restitution are (world,)."""
     forward = rollout(kind, frames=30, **options)
     if kind == "particle":
         return forward(vertical(a, b), point_body(), scalar(GRAVITY), FLOOR, restitution=e)
@@ -143,13 +143,22 @@ def test_the_window_starts_half_a_frame_before_its_first_exposure() -> None:
     assert middle_of_first == pytest.approx(13.0 / 30.0)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"kind": "triple", "frame_rate": 30.0, "last_frame": 3}, "Rollout.kind: expected one of particle, spherical, revolute, got 'triple'"),
-    ({"frame_rate": 30.0, "last_frame": 3, "substeps": 3}, "Rollout.substeps: expected an even number .*, got 3"),
-    ({"frame_rate": 0.0, "last_frame": 3}, "Rollout.frame_rate: expected a positive number, got 0.0"),
-    ({"frame_rate": 30.0, "last_frame": 3, "first_frame": 3}, "Rollout.last_frame - first_frame: expected a positive number, got 0"),
-    ({"frame_rate": 30.0, "last_frame": 3, "chunk": 0}, "Rollout.chunk"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            {"kind": "triple", "frame_rate": 30.0, "last_frame": 3},
+            "Rollout.kind: expected one of particle, spherical, revolute, got 'triple'",
+        ),
+        ({"frame_rate": 30.0, "last_frame": 3, "substeps": 3}, "Rollout.substeps: expected an even number .*, got 3"),
+        ({"frame_rate": 0.0, "last_frame": 3}, "Rollout.frame_rate: expected a positive number, got 0.0"),
+        (
+            {"frame_rate": 30.0, "last_frame": 3, "first_frame": 3},
+            "Rollout.last_frame - first_frame: expected a positive number, got 0",
+        ),
+        ({"frame_rate": 30.0, "last_frame": 3, "chunk": 0}, "Rollout.chunk"),
+    ],
+)
 def test_wrong_arguments_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Rollout(**arguments)
@@ -161,7 +170,8 @@ def test_an_axis_that_is_not_a_unit_vector_is_refused() -> None:
 
 
 def test_a_state_in_the_wall_frame_has_the_angle_from_gravity() -> None:
-    motion = rollout("spherical", frames=2)(swing_in_plane("spherical", torch.tensor([-0.4]), torch.zeros(1)),
-                                            ball_on_string(scalar(0.5)), scalar(GRAVITY))
+    motion = rollout("spherical", frames=2)(
+        swing_in_plane("spherical", torch.tensor([-0.4]), torch.zeros(1)), ball_on_string(scalar(0.5)), scalar(GRAVITY)
+    )
     assert float(motion.angles[0, 0]) == pytest.approx(-0.4, rel=1e-6)
     assert State(*swing_in_plane("spherical", torch.tensor([-0.4]), torch.zeros(1))).position.shape == (1, 4)

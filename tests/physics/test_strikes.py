@@ -26,9 +26,9 @@ def test_times_speeds_and_their_ratio_are_those_of_a_bouncing_ball() -> None:
         assert (strikes.times[world, :3].detach() + 0.5 / 30.0).tolist() == pytest.approx(expected, rel=1e-4)
         assert strikes.speeds[world, :3].tolist() == pytest.approx([speed, speed * kept, speed * kept**2], rel=1e-4)
         assert float(strikes.speed_ratio[world].detach()) == pytest.approx(kept, rel=1e-4)
-    gradient, = torch.autograd.grad(strikes.times[:, 1].sum(), e, retain_graph=True)
+    (gradient,) = torch.autograd.grad(strikes.times[:, 1].sum(), e, retain_graph=True)
     torch.testing.assert_close(gradient, torch.full((2,), 2.0 * fall), atol=1e-3, rtol=1e-3)
-    gradient, = torch.autograd.grad(strikes.speed_ratio.sum(), e)
+    (gradient,) = torch.autograd.grad(strikes.speed_ratio.sum(), e)
     torch.testing.assert_close(gradient, torch.ones(2), atol=1e-3, rtol=1e-3)
 
 
@@ -36,7 +36,7 @@ def test_a_world_with_fewer_strikes_is_filled_with_nan_and_its_gradient_is_finit
     e = torch.tensor([0.9, 0.0], requires_grad=True)
     strikes = Strikes(first=1, last=2)(motion(e))
     assert bool(torch.isnan(strikes.times[1, 3:]).all()) and bool(torch.isnan(strikes.speed_ratio[1]))
-    gradient, = torch.autograd.grad(strikes.times[0, 1] + strikes.speeds[0, 2], e)
+    (gradient,) = torch.autograd.grad(strikes.times[0, 1] + strikes.speeds[0, 2], e)
     assert bool(torch.isfinite(gradient).all()) and float(gradient[0]) > 0.0
 
 

@@ -29,7 +29,9 @@ def test_the_rates_are_the_derivatives_of_the_angles(rate: float, depth_rate: fl
     angle, depth, h = 0.5, -0.3, 1e-3
     state = SphericalStart()(scalar(angle), scalar(rate), scalar(depth), scalar(depth_rate))
     velocity = torch.linalg.cross(rotate(state.position, state.velocity), rotate(state.position, DOWN))
-    numeric = (direction(angle + h * rate, depth + h * depth_rate) - direction(angle - h * rate, depth - h * depth_rate)) / (2 * h)
+    numeric = (direction(angle + h * rate, depth + h * depth_rate) - direction(angle - h * rate, depth - h * depth_rate)) / (
+        2 * h
+    )
     torch.testing.assert_close(velocity, numeric, atol=1e-4, rtol=0.0)
     spin = (rotate(state.position, state.velocity) * direction(angle, depth)).sum()
     turned = SphericalStart()(scalar(angle + h * rate), scalar(0.0), scalar(depth + h * depth_rate), scalar(0.0)).position

@@ -12,7 +12,7 @@ from render.camera import OrthographicCamera, PinholeCamera
 from render.sphere_stage import SphereRender
 
 FRAME_RATE = 30.0
-SOFT = math.sqrt(0.25 - 1.0 / 12.0)  # lens blur [film px] with which pixel and lens together are half a film pixel wide
+SOFT = 0.5  # lens blur [film px] with which point samples of the filtered picture add up to its integral
 
 
 def scalar(value: float | Tensor) -> Tensor:
@@ -27,8 +27,18 @@ def motion(nodes: Tensor, substeps: int = 2, fraction: Tensor | None = None, at_
     turn = torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(worlds, count, 4)
     fraction = none if fraction is None else fraction
     at_impact = torch.zeros(worlds, count - 1, 3) if at_impact is None else at_impact
-    return Trajectory(nodes, turn, fraction, at_impact, torch.zeros_like(none), nodes[..., 0], -0.5 / FRAME_RATE,
-                      1.0 / (FRAME_RATE * substeps), (count - 1) // substeps, substeps)
+    return Trajectory(
+        nodes,
+        turn,
+        fraction,
+        at_impact,
+        torch.zeros_like(none),
+        nodes[..., 0],
+        -0.5 / FRAME_RATE,
+        1.0 / (FRAME_RATE * substeps),
+        (count - 1) // substeps,
+        substeps,
+    )
 
 
 def moving(middle: Tensor, velocity: Tensor | None = None, substeps: int = 2, frames: int = 1) -> Trajectory:
@@ -51,22 +61,44 @@ def pinhole(focal: float = 600.0, center: tuple[float, float] = (320.0, 240.0), 
     return PinholeCamera(center)(position, scalar(focal), **{name: scalar(value) for name, value in angles.items()})
 
 
-def coverage(trajectory: Trajectory, radius: float | Tensor, camera: Camera, shutter: Shutter, film: Film, *, samples: int = 1,
-             blur: float | None = None, seed: int = 0) -> Tensor:
+def coverage(
+    trajectory: Trajectory,
+    radius: float | Tensor,
+    camera: Camera,
+    shutter: Shutter,
+    film: Film,
+    *,
+    samples: int = 1,
+    blur: float | None = None,
+    seed: int = 0,
+) -> Tensor:
     """How much of each film pixel the ball covers, (world, frame, row, column): a white ball without shading on black.
 
-    `blur` [px]; by default as much as point samples of the filtered picture need to add up to its integral.
+    `blur` [px]: by default SOFT film pixels.
     """
     blur = SOFT / film.scale if blur is None else blur
     white = torch.ones(1, 3)
     black = torch.zeros(film.rows, film.columns, 3)
     stage = SphereRender(samples)
-    frames = stage(trajectory, scalar(radius), camera, shutter, black, film, white, torch.tensor([[0.0, -1.0, 0.0]]), scalar(1.0),
-                   scalar(blur), seed=seed)
+    frames = stage(
+        trajectory,
+        scalar(radius),
+        camera,
+        shutter,
+        black,
+        film,
+        white,
+        torch.tensor([[0.0, -1.0, 0.0]]),
+        scalar(1.0),
+        scalar(blur),
+        seed=seed,
+    )
     return frames.images[..., 0]
 
 
-def film_of(columns: int, rows: int, *, step: float = 1.0, left: float = 0.0, top: float = 0.0, width: int = 640, height: int = 480) -> Film:
+def film_of(
+    columns: int, rows: int, *, step: float = 1.0, left: float = 0.0, top: float = 0.0, width: int = 640, height: int = 480
+) -> Film:
     """`step` full pixels a film pixel."""
     return Film(width, height, left, top, columns, rows, 1.0 / step)
 
@@ -84,8 +116,20 @@ def centroid(image: Tensor, film: Film) -> tuple[float, float]:
     return float((image.sum(0) * x).sum() / image.sum()), float((image.sum(1) * y).sum() / image.sum())
 
 
-def brute_force(film: Film, centres: np.ndarray, radius: float, camera: Camera, color: np.ndarray, cap_color: np.ndarray,
-                cap_axis: np.ndarray, light: np.ndarray, ambient: float, background: np.ndarray, blur: float, fine: int = 15) -> np.ndarray:
+def brute_force(
+    film: Film,
+    centres: np.ndarray,
+    radius: float,
+    camera: Camera,
+    color: np.ndarray,
+    cap_color: np.ndarray,
+    cap_axis: np.ndarray,
+    light: np.ndarray,
+    ambient: float,
+    background: np.ndarray,
+    blur: float,
+    fine: int = 15,
+) -> np.ndarray:
     """The picture as its definition says it: rays on a fine grid, hard visibility, a Gaussian filter, a mean over `centres`.
 
     The filter is a Gaussian with the variance of a pixel's square and of the blur together. (row, column, 3).

@@ -25,6 +25,8 @@ from tests.render.sphere_scenes import (
     still,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:render_sphere. traced")  # many small films on purpose
+
 
 # -- areas -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("radius_px", [3.0, 4.4, 10.0])
@@ -79,7 +81,9 @@ def test_motion_blur_and_lens_blur_keep_the_area(blur: float | None) -> None:
 def test_a_ball_that_does_not_move_needs_one_sample() -> None:
     film = film_of(64, 48)
     trajectory = moving(torch.tensor([[0.02, 0.0, 0.01]]))
-    one, many = (coverage(trajectory, 0.1, orthographic(), still(exposure=0.8), film, samples=n, seed=s) for n, s in ((1, 0), (32, 5)))
+    one, many = (
+        coverage(trajectory, 0.1, orthographic(), still(exposure=0.8), film, samples=n, seed=s) for n, s in ((1, 0), (32, 5))
+    )
     torch.testing.assert_close(one, many, atol=1e-5, rtol=0.0)
 
 
@@ -87,9 +91,14 @@ def test_a_ball_that_does_not_move_needs_one_sample() -> None:
 LOOK = {"color": [0.8, 0.3, 0.2], "cap_color": [0.3, 0.6, 0.9], "light": [-0.3, -0.8, 0.5]}
 
 
-@pytest.mark.parametrize("camera", [orthographic(100.0, (16.3, 12.8)), pinhole(300.0, (23.0, 43.0), pitch=0.1, roll=0.2, yaw=-0.05)],
-                         ids=["orthographic", "pinhole"])
-@pytest.mark.parametrize("radius, speed, blur", [(0.03, 0.0, SOFT), (0.06, 0.0, 0.0), (0.06, 0.0, SOFT), (0.04, 1.0, SOFT), (0.06, 2.0, 0.8)])
+@pytest.mark.parametrize(
+    "camera",
+    [orthographic(100.0, (16.3, 12.8)), pinhole(300.0, (23.0, 43.0), pitch=0.1, roll=0.2, yaw=-0.05)],
+    ids=["orthographic", "pinhole"],
+)
+@pytest.mark.parametrize(
+    "radius, speed, blur", [(0.03, 0.0, SOFT), (0.06, 0.0, 0.0), (0.06, 0.0, SOFT), (0.04, 1.0, SOFT), (0.06, 2.0, 0.8)]
+)
 def test_the_picture_is_that_of_brute_force(camera: Camera, radius: float, speed: float, blur: float) -> None:
     film = film_of(32, 24)
     if not camera.orthographic:
@@ -99,13 +108,33 @@ def test_the_picture_is_that_of_brute_force(camera: Camera, radius: float, speed
     background = torch.nn.functional.avg_pool2d(background.permute(2, 0, 1), 5, 1, 2).permute(1, 2, 0).contiguous()
     samples = 8
     look = {name: torch.tensor([value]) for name, value in LOOK.items()}
-    frames = SphereRender(samples)(moving(middle, velocity), scalar(radius), camera, still(exposure=0.8), background, film,
-                                   ambient=scalar(0.4), blur=scalar(blur), **look)
+    frames = SphereRender(samples)(
+        moving(middle, velocity),
+        scalar(radius),
+        camera,
+        still(exposure=0.8),
+        background,
+        film,
+        ambient=scalar(0.4),
+        blur=scalar(blur),
+        **look,
+    )
     times = ((np.arange(samples) + 0.5) / samples - 0.5) * 0.8 / FRAME_RATE
     centres = middle.double().numpy() + times[:, None] * velocity.double().numpy()
     towards_pivot = -middle[0].double().numpy() / np.linalg.norm(middle.numpy())
-    twin = brute_force(film, centres if speed else centres[:1], radius, camera, np.array(LOOK["color"]), np.array(LOOK["cap_color"]),
-                       towards_pivot, np.array(LOOK["light"]), 0.4, background.double().numpy(), blur)
+    twin = brute_force(
+        film,
+        centres if speed else centres[:1],
+        radius,
+        camera,
+        np.array(LOOK["color"]),
+        np.array(LOOK["cap_color"]),
+        towards_pivot,
+        np.array(LOOK["light"]),
+        0.4,
+        background.double().numpy(),
+        blur,
+    )
     error = np.abs(frames.images[0, 0].numpy() - twin)
     assert float(error.mean()) < 0.002 and float(np.sqrt((error**2).mean())) < 0.004
     assert float(error.max()) < 0.02  # single pixels at the rim, where the normal turns fastest: they are shaded once
@@ -113,23 +142,42 @@ def test_the_picture_is_that_of_brute_force(camera: Camera, radius: float, speed
 
 def test_the_coverage_is_that_of_brute_force_within_one_percent() -> None:
     film, none = film_of(32, 24), np.zeros(3)
-    for radius in (0.03, 0.041, 0.08):
+    for radius, most in ((0.03, 0.02), (0.041, 0.01), (0.08, 0.01)):  # the edge of three film pixels is hardly straight
         place = torch.tensor([[0.003, 0.0, 0.004]])
         image = coverage(moving(place), radius, orthographic(100.0, (16.3, 12.8)), still(), film)[0, 0]
-        twin = brute_force(film, place.double().numpy(), radius, orthographic(100.0, (16.3, 12.8)), none + 1.0, none + 1.0,
-                           np.array([0.0, 0.0, 1.0]), np.array([0.0, -1.0, 0.0]), 1.0, np.zeros((24, 32, 3)), SOFT)[..., 0]
-        assert float(np.abs(image.numpy() - twin).max()) < 0.01
+        twin = brute_force(
+            film,
+            place.double().numpy(),
+            radius,
+            orthographic(100.0, (16.3, 12.8)),
+            none + 1.0,
+            none + 1.0,
+            np.array([0.0, 0.0, 1.0]),
+            np.array([0.0, -1.0, 0.0]),
+            1.0,
+            np.zeros((24, 32, 3)),
+            SOFT,
+        )[..., 0]
+        assert float(np.abs(image.numpy() - twin).max()) < most
 
 
 # -- what moves it -----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("axis, velocity, readout", [(0, (6.0, 0.0, 0.0), (0.012, 0.0)), (1, (0.0, 0.0, -6.0), (0.0, 0.012)),
-                                                     (0, (6.0, 0.0, 0.0), (0.0, 0.012)), (1, (0.0, 0.0, 6.0), (-0.01, 0.0))])
+@pytest.mark.parametrize(
+    "axis, velocity, readout",
+    [
+        (0, (6.0, 0.0, 0.0), (0.012, 0.0)),
+        (1, (0.0, 0.0, -6.0), (0.0, 0.012)),
+        (0, (6.0, 0.0, 0.0), (0.0, 0.012)),
+        (1, (0.0, 0.0, 6.0), (-0.01, 0.0)),
+    ],
+)
 def test_readout_shows_a_ball_where_it_is_when_its_pixel_is_read(axis: int, velocity: tuple, readout: tuple) -> None:
     """Far from the middle of the frame the pixel is read `readout (x / width - 1/2)` later."""
     film = film_of(96, 80, left=420.0, top=300.0)
     camera = orthographic(100.0, (468.0, 340.0))
-    image = coverage(moving(torch.zeros(1, 3), torch.tensor([velocity])), 0.1, camera,
-                     Shutter(scalar(0.0), torch.tensor([readout])), film)[0, 0]
+    image = coverage(
+        moving(torch.zeros(1, 3), torch.tensor([velocity])), 0.1, camera, Shutter(scalar(0.0), torch.tensor([readout])), film
+    )[0, 0]
     v = np.array([velocity[0], -velocity[2]]) * 100.0  # [px/s]
     place = np.array([468.0, 340.0])
     for _ in range(50):
@@ -150,7 +198,7 @@ def test_the_exposure_is_centred_on_the_middle_of_the_frame() -> None:
     profile = image[0].double().sum(0)
     spread = float((profile * (x - 22.0) ** 2).sum() / profile.sum())
     streak = 6.0 / FRAME_RATE * 0.6 * 100.0
-    assert spread == pytest.approx(36.0 / 4.0 + 0.25 + streak**2 / 12.0 * (1.0 - 1.0 / 64.0), rel=2e-3)
+    assert spread == pytest.approx(36.0 / 4.0 + 1.0 / 12.0 + SOFT**2 + streak**2 / 12.0 * (1.0 - 1.0 / 64.0), rel=2e-3)
 
 
 def test_an_impact_inside_an_exposure_is_seen() -> None:
@@ -178,18 +226,35 @@ def test_an_impact_at_the_end_of_an_interval_changes_nothing(fraction: float) ->
 
 
 # -- where there is no ball --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("camera, place", [
-    (orthographic(), (3.0, 0.0, 0.0)), (pinhole(), (0.0, -3.0, 0.0)), (pinhole(), (0.05, -1.6, 0.02)), (pinhole(), (4.0, 0.0, 0.0)),
-    (pinhole(), (0.0, -1.5, 0.0)), (pinhole(), (5.0, -1.5, 0.0)),
-])
+@pytest.mark.parametrize(
+    "camera, place",
+    [
+        (orthographic(), (3.0, 0.0, 0.0)),
+        (pinhole(), (0.0, -3.0, 0.0)),
+        (pinhole(), (0.05, -1.6, 0.02)),
+        (pinhole(), (4.0, 0.0, 0.0)),
+        (pinhole(), (0.0, -1.5, 0.0)),
+        (pinhole(), (5.0, -1.5, 0.0)),
+    ],
+)
 def test_a_ball_that_is_not_on_the_film_leaves_the_plate(camera: Camera, place: tuple[float, float, float]) -> None:
     """Beside it, behind the camera, around it, in its plane: and every gradient is a number."""
     film = film_of(64, 48) if camera.orthographic else film_of(64, 48, step=10.0)
     leaves = [torch.tensor([place]), scalar(0.03), torch.tensor([[9.0, 0.0, 4.0]]), scalar(0.8), torch.rand(48, 64, 3)]
     middle, radius, velocity, exposure, background = (leaf.requires_grad_() for leaf in leaves)
     shutter = Shutter(exposure, torch.tensor([[0.01, 0.01]]))
-    frames = SphereRender(4)(moving(middle, 0.01 * velocity), radius, camera, shutter, background, film, torch.ones(1, 3) * 0.5,
-                             torch.tensor([[0.0, -1.0, 1.0]]), scalar(0.4), scalar(1.0))
+    frames = SphereRender(4)(
+        moving(middle, 0.01 * velocity),
+        radius,
+        camera,
+        shutter,
+        background,
+        film,
+        torch.ones(1, 3) * 0.5,
+        torch.tensor([[0.0, -1.0, 1.0]]),
+        scalar(0.4),
+        scalar(1.0),
+    )
     torch.testing.assert_close(frames.images[0, 0].detach(), background.detach(), atol=1e-6, rtol=0.0)
     gradients = torch.autograd.grad(frames.images.sum(), leaves, allow_unused=True)
     assert all(bool(torch.isfinite(g).all()) for g in gradients if g is not None)
@@ -203,10 +268,14 @@ def test_a_ball_that_passes_the_camera_is_seen_while_it_is_in_front_and_stays_fi
     assert bool(torch.isfinite(image).all()) and 0.0 <= float(image.detach().min()) <= float(image.detach().max()) <= 1.0 + 1e-5
     assert float(image.detach().sum()) > 1.0
     # what has passed the camera adds nothing
-    ahead = [coverage(moving(torch.tensor([[0.02, -1.3 - 20.0 * (k + 0.5 - 8) / 16 / FRAME_RATE, 0.0]])), 0.03, camera, still(), film)
-             for k in range(16)]
+    ahead = [
+        coverage(
+            moving(torch.tensor([[0.02, -1.3 - 20.0 * (k + 0.5 - 8) / 16 / FRAME_RATE, 0.0]])), 0.03, camera, still(), film
+        )
+        for k in range(16)
+    ]
     torch.testing.assert_close(image.detach(), torch.stack(ahead).mean(0), atol=2e-3, rtol=0.0)
-    gradient, = torch.autograd.grad(image.sum(), middle)
+    (gradient,) = torch.autograd.grad(image.sum(), middle)
     assert bool(torch.isfinite(gradient).all())
 
 
@@ -244,7 +313,10 @@ def test_worlds_are_separate_pictures() -> None:
 
 
 def test_the_film_only_crops_and_coarsens() -> None:
-    trajectory, camera = moving(torch.tensor([[0.02, 0.0, 0.01]])), OrthographicCamera()(torch.tensor([[32.0, 24.0]]), scalar(100.0))
+    trajectory, camera = (
+        moving(torch.tensor([[0.02, 0.0, 0.01]])),
+        OrthographicCamera()(torch.tensor([[32.0, 24.0]]), scalar(100.0)),
+    )
     whole = coverage(trajectory, 0.1, camera, still(), film_of(64, 48))[0, 0]
     part = coverage(trajectory, 0.1, camera, still(), film_of(30, 20, left=20.0, top=15.0))[0, 0]
     torch.testing.assert_close(part, whole[15:35, 20:50], atol=1e-6, rtol=0.0)
