@@ -148,8 +148,8 @@ class Clip(nn.Module):
         return Frames(plate[None, None], plate, film)
 
     def to_original(self, points: np.ndarray) -> np.ndarray:
-        """Pixels of the stabilised frames, (frame, 2), -> pixels of the original frames."""
-        return np.stack([apply_motion(m, p) for m, p in zip(self.motions, points, strict=True)])
+        """Pixels of the stabilised frames, (frame, 2), from the first of the window on, -> pixels of the original frames."""
+        return np.stack([apply_motion(m, p) for m, p in zip(self.motions, points, strict=False)])
 
     def extra_repr(self) -> str:
         return f"{self.path!r}, frames [{self.first}, {self.last}), {self.frame_rate:.4g} frames/s, {self.width}x{self.height}"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dvc.clip import Clip
 from dvc.errors import UserError
 from dvc.gradient_check import CheckRow, check_parameters, check_weights
 from dvc.losses import Objective, Term
@@ -80,6 +81,10 @@ class VideoFit:
         self.names = {"clip": "clip", "picture": "picture", "track": "ball_track", "motion": "motion", **(names or {})}
         self.checkpoint_every, self.readouts, self.rendered = int(checkpoint_every), list(readouts), dict(rendered or {})
         self.vector = ParameterVector(pipeline)
+        clip = pipeline.stages[self.names["clip"]]
+        if not isinstance(clip, Clip):
+            raise UserError(f"names.clip: expected a dvc.clip.Clip, got {type(clip).__name__}")
+        self.clip = clip
 
     # -- the run ------------------------------------------------------------------------------------------------------
     @property
@@ -149,6 +154,8 @@ class VideoFit:
             halves = derived_interval(self.pipeline, self.vector, x, unsure, outputs, self.context, self.worlds_at_once)
             for name, d in self.derived.items():
                 value, half = halves[d.output]
+                if not bool(torch.isfinite(value).all() and torch.isfinite(half).all()):
+                    continue  # not defined at the answer (too few strikes, say); the run reports what is missing
                 found[name] = Estimate(value.tolist(), (value - half).tolist(), (value + half).tolist(), d.unit, False)
         return found
 
@@ -156,30 +163,29 @@ class VideoFit:
         """Track, angles and the overlay (real | model | difference)."""
         n = self.names
         out = self.outputs([n["clip"], n["picture"], n["track"], n["motion"]])
-        clip = self.pipeline.stages[n["clip"]]
-        pixels = clip.to_original(out[n["track"]][0].double().numpy())  # type: ignore[operator,union-attr]
-        first = clip.first
+        track = out[n["track"]][0].double().numpy()
+        pixels = self.clip.to_original(track)
+        first = self.clip.first
         recorder.save_table("track", ["frame", "x", "y"], [[first + i, f"{x:.3f}", f"{y:.3f}"] for i, (x, y) in enumerate(pixels)])
         motion = out[n["motion"]]
         time = motion.start + motion.interval * np.arange(motion.angles.shape[1])
         inside = motion.impact_fraction[0] >= 0.0
         strikes = time[:-1][inside.numpy()] + (motion.impact_fraction[0][inside] * motion.interval).numpy()
         recorder.save_arrays("angles", time=time, model=motion.angles[0].numpy(), strikes=strikes)
-        recorder.save_video("overlay", overlay(out[n["clip"]].images[0], out[n["picture"]].images[0]), getattr(clip, "frame_rate", 30.0))
+        recorder.save_video("overlay", overlay(out[n["clip"]].images[0], out[n["picture"]].images[0]), self.clip.frame_rate)
 
     def prepare(self, recorder: Any) -> None:
         """Render the clip where there is none, and say so."""
-        clip = self.pipeline.stages[self.names["clip"]]
-        if getattr(clip, "available", True):
+        if self.clip.available:
             return
-        recorder.note(f"NO CLIP: {clip.why_empty}")
+        recorder.note(f"NO CLIP: {self.clip.why_empty}")
         recorder.note("Simulating and rendering a clip with known parameters instead; what follows recovers THAT one.")
         generator = torch.Generator().manual_seed(self.seed + 1)
         truth, noise = self.rendered.get("truth", {}), float(self.rendered.get("noise", 0.01))
         video = render_clip(self.pipeline, truth, clip=self.names["clip"], picture=self.names["picture"], context=self.context,
                             noise=noise, generator=generator)  # fmt: skip
-        clip.load(video, stabilize=False)  # type: ignore[operator]
-        recorder.save_video("clip", video, clip.frame_rate)
+        self.clip.load(video, stabilize=False)
+        recorder.save_video("clip", video, self.clip.frame_rate)
 
     def run(self, recorder: Any) -> Result:
         """Explore, descend, measure, report."""
@@ -197,6 +203,8 @@ class VideoFit:
             "loss": Metric(float(fit.loss[0])),
             "effective_samples": Metric(round(unsure.effective_samples, 1)),
         }
+        for name in self.derived.keys() - found.keys():
+            recorder.note(f"{name} is left out of the result: it is not defined at the answer")
         for readout in self.readouts:
             metrics |= readout(self, recorder, fit, found)
         metrics |= self.truth_metrics(found)
@@ -205,8 +213,7 @@ class VideoFit:
 
     def truth_metrics(self, found: Mapping[str, Estimate]) -> dict[str, Metric]:
         """Where the clip was rendered: the relative error of every number that was set."""
-        clip = self.pipeline.stages[self.names["clip"]]
-        if getattr(clip, "available", True):
+        if self.clip.available:
             return {}
         metrics = {}
         for name, value in self.rendered.get("truth", {}).items():

@@ -55,7 +55,7 @@ class Coverage:
 
     def run(self, recorder: Any) -> Result:
         """Fit every clip; a resumed run goes on with the clip that was not finished."""
-        rows: list[list[Any]] = list(recorder.restored["rows"]) if recorder.restored else []
+        rows: list[dict[str, Any]] = list(recorder.restored["rows"]) if recorder.restored else []
         first_guess = self.fit.vector.gather()[:1]
         recorder.total(self.clips)
         for k in range(len(rows), self.clips):
@@ -70,10 +70,9 @@ class Coverage:
     def _one(self, k: int, truth: Mapping[str, torch.Tensor], first_guess: torch.Tensor, generator: torch.Generator, recorder: Any) -> dict[str, Any]:
         fit, vector = self.fit, self.fit.vector
         vector.scatter(first_guess)
-        clip = self.pipeline.stages[fit.names["clip"]]
         video = render_clip(self.pipeline, truth, clip=fit.names["clip"], picture=fit.names["picture"], context=fit.context,
                             noise=self.noise, seed=k + 1, generator=generator)  # fmt: skip
-        clip.load(video, stabilize=False)  # type: ignore[operator]
+        fit.clip.load(video, stabilize=False)
         quiet = _Quiet()
         answer = fit.optimize(quiet)
         found = fit.estimates(answer.x[0], fit.uncertainty(answer.x[0]))
