@@ -92,22 +92,24 @@ class Clip(nn.Module):
             raise UserError(f"Clip.frame_rate: expected a positive number, got {frame_rate!r}")
         if video is None and size is None:
             raise UserError("Clip.size: expected (width, height) for a clip that is rendered, got none")
-        self.width, self.height = (video.shape[2], video.shape[1]) if video is not None else (int(size[0]), int(size[1]))  # type: ignore[index]
+        width, height = size if video is None else (video.shape[2], video.shape[1])  # type: ignore[misc]
+        self.width, self.height = int(width), int(height)
         self.box = self._checked_region()
         self.available = video is not None
         if video is not None:
             self.load(video, stabilize=self.stabilize)
         else:
-            self.load(np.repeat((255.0 * plain_backdrop(self.width, self.height)).astype(np.uint8)[None], 1, axis=0), stabilize=False)
+            self.load(
+                np.repeat((255.0 * plain_backdrop(self.width, self.height)).astype(np.uint8)[None], 1, axis=0), stabilize=False
+            )
 
     def _checked_region(self) -> tuple[int, int, int, int]:
         if len(self.region) != 4 or not np.isfinite(self.region).all():
             raise UserError(f"Clip.region: expected (left, top, right, bottom), got {self.region}")
         left, top, right, bottom = (round(v) for v in self.region)
         if not (0 <= left < right <= self.width and 0 <= top < bottom <= self.height):
-            raise UserError(
-                f"Clip.region: expected left < right within 0..{self.width} and top < bottom within 0..{self.height}, got {self.region}"
-            )
+            inside = f"left < right within 0..{self.width} and top < bottom within 0..{self.height}"
+            raise UserError(f"Clip.region: expected {inside}, got {self.region}")
         return left, top, right, bottom
 
     def load(self, video: np.ndarray, *, stabilize: bool) -> None:
@@ -126,7 +128,9 @@ class Clip(nn.Module):
         left, top = self.box[0] - round(pad), self.box[1] - round(pad)
         columns = -(-(self.box[2] + round(pad) - left) // step)
         rows = -(-(self.box[3] + round(pad) - top) // step)
-        crops = (stabilized_crop(f, m, left, top, columns * step, rows * step) for f, m in zip(video, self.motions, strict=True))
+        crops = (
+            stabilized_crop(f, m, left, top, columns * step, rows * step) for f, m in zip(video, self.motions, strict=True)
+        )
         small = np.stack([cv2.resize(crop, (columns, rows), interpolation=cv2.INTER_AREA) for crop in crops])
         self.films.append(Film(self.width, self.height, float(left), float(top), columns, rows, 1.0 / step))
         self.register_buffer(f"images_{index}", torch.from_numpy(small), persistent=False)

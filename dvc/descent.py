@@ -76,8 +76,16 @@ class Problem:
 class GaussNewtonDescent:
     """Gauss-Newton with one trust region a world. `refresh`: steps between two evaluations of the curvature."""
 
-    def __init__(self, problem: Problem, worlds: int, active: Tensor, refresh: int = 2, worlds_at_once: int = 16, tolerance: float = 1e-3):
-        self.problem, self.active, self.refresh, self.at_once, self.tolerance = problem, active, refresh, worlds_at_once, tolerance
+    def __init__(
+        self, problem: Problem, worlds: int, active: Tensor, refresh: int = 2, worlds_at_once: int = 16, tolerance: float = 1e-3
+    ):
+        self.problem, self.active, self.refresh, self.at_once, self.tolerance = (
+            problem,
+            active,
+            refresh,
+            worlds_at_once,
+            tolerance,
+        )
         self.state = gn.start_state(worlds, problem.vector.size)
         self.count = 0
 
@@ -98,7 +106,9 @@ class GaussNewtonDescent:
             waiting = moving & ~accepted
             if not bool(waiting.any()):
                 break
-            self.state = self.state._replace(damping=torch.where(waiting, self.state.damping * 5.0, self.state.damping).clamp(max=gn.LARGEST_DAMPING))
+            self.state = self.state._replace(
+                damping=torch.where(waiting, self.state.damping * 5.0, self.state.damping).clamp(max=gn.LARGEST_DAMPING)
+            )
         progress = (loss - best_loss) > self.tolerance * torch.clamp(best_loss.abs(), min=1e-12)
         self.state = gn.updated(self.state, accepted, progress)
         self.count += 1
@@ -107,7 +117,9 @@ class GaussNewtonDescent:
     def _measure(self, x: Tensor, moving: Tensor) -> None:
         curvature, step = self.state.curvature.clone(), self.state.step.clone()
         for w in torch.nonzero(moving)[:, 0].tolist():
-            a = gn.curvature_at(self.problem.evaluate, self.problem.objective, x[w], step[w], self.active, self.problem.priors, self.at_once)
+            a = gn.curvature_at(
+                self.problem.evaluate, self.problem.objective, x[w], step[w], self.active, self.problem.priors, self.at_once
+            )
             if bool(torch.isfinite(a).all()):
                 curvature[w], step[w] = a, gn.adapted_step(a)
         self.state = self.state._replace(curvature=curvature, step=step)
@@ -126,16 +138,31 @@ class TorchDescent:
     Worlds are independent under elementwise optimisers (Adam, SGD, RMSprop); L-BFGS takes one world.
     """
 
-    def __init__(self, problem: Problem, x: Tensor, active: Tensor, name: str, lr: float, weights: Mapping[str, torch.nn.Parameter],
-                 options: Mapping[str, Any], schedule: Callable[[int], float] | None = None):
-        kinds = {k.lower(): v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, torch.optim.Optimizer)}
+    def __init__(
+        self,
+        problem: Problem,
+        x: Tensor,
+        active: Tensor,
+        name: str,
+        lr: float,
+        weights: Mapping[str, torch.nn.Parameter],
+        options: Mapping[str, Any],
+        schedule: Callable[[int], float] | None = None,
+    ):
+        kinds = {
+            k.lower(): v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, torch.optim.Optimizer)
+        }
         if name.lower() not in kinds:
-            raise UserError(f"optimizer: expected gauss_newton or one of torch.optim ({', '.join(sorted(kinds))}), got {name!r}")
+            raise UserError(
+                f"optimizer: expected gauss_newton or one of torch.optim ({', '.join(sorted(kinds))}), got {name!r}"
+            )
         if name.lower() == "lbfgs" and x.shape[0] != 1:
-            raise UserError(f"optimizer lbfgs: expected one world, got {x.shape[0]}; remedy: set survivors: 1 in the phase before")
+            raise UserError(
+                f"optimizer lbfgs: expected one world, got {x.shape[0]}; remedy: set survivors: 1 in the phase before"
+            )
         self.problem, self.active, self.weights, self.schedule, self.count = problem, active, dict(weights), schedule, 0
         self.x = x.detach().clone().requires_grad_(bool(active.any()))
-        groups = [{"params": [self.x], "lr": lr}] if bool(active.any()) else []
+        groups: list[dict[str, Any]] = [{"params": [self.x], "lr": lr}] if bool(active.any()) else []
         if self.weights:
             groups.append({"params": list(self.weights.values()), "lr": lr})
         if not groups:
@@ -159,12 +186,14 @@ class TorchDescent:
                 self.x.grad = gradient * self.active
             for name, weight in self.weights.items():
                 if weight.grad is not None and not bool(torch.isfinite(weight.grad).all()):
-                    raise UserError(f"gradient of {name!r} is not finite; remedy: a smaller learning rate, or a shorter horizon")
+                    raise UserError(
+                        f"gradient of {name!r} is not finite; remedy: a smaller learning rate, or a shorter horizon"
+                    )
             seen.setdefault("loss", loss)
             seen["alive"] = good
             return torch.where(good, loss, torch.zeros_like(loss)).sum()
 
-        self.optimizer.step(closure)
+        self.optimizer.step(closure)  # type: ignore[arg-type]
         self.count += 1
         moved = torch.where(seen["alive"][:, None], self.x.detach(), x)
         return Step(moved, seen["loss"], False), alive & seen["alive"]

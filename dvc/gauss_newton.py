@@ -29,8 +29,12 @@ class GaussNewtonState(NamedTuple):
 
 def start_state(worlds: int, size: int) -> GaussNewtonState:
     """Before the first step."""
-    return GaussNewtonState(torch.full((worlds,), 1e-2), torch.zeros(worlds, size, size), torch.full((worlds, size), 1e-3),
-                            torch.zeros(worlds, dtype=torch.int32))
+    return GaussNewtonState(
+        torch.full((worlds,), 1e-2),
+        torch.zeros(worlds, size, size),
+        torch.full((worlds, size), 1e-3),
+        torch.zeros(worlds, dtype=torch.int32),
+    )
 
 
 def residual_weights(objective: Objective, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -49,8 +53,15 @@ def prior_curvature(prior: Callable[[Tensor], Tensor | None], x: Tensor) -> Tens
     return jacobian @ jacobian.T
 
 
-def curvature_at(evaluate: Evaluate, objective: Objective, x: Tensor, step: Tensor, active: Tensor,
-                 prior: Callable[[Tensor], Tensor | None], worlds_at_once: int) -> Tensor:
+def curvature_at(
+    evaluate: Evaluate,
+    objective: Objective,
+    x: Tensor,
+    step: Tensor,
+    active: Tensor,
+    prior: Callable[[Tensor], Tensor | None],
+    worlds_at_once: int,
+) -> Tensor:
     """A at one point x (size,), without damping; rows of numbers that are not `active` hold the priors only."""
     weights = residual_weights(objective, evaluate(x[None]))
     moving = torch.nonzero(active)[:, 0]

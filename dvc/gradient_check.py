@@ -67,8 +67,9 @@ def compare(analytic: float, numeric: Sequence[float], steps: Sequence[float], s
     return max(sharp, key=lambda row: (row.passed, -row.error))
 
 
-def check_parameters(pipeline: Pipeline, objective: Objective, context: Mapping[str, Any], x: Tensor | None = None,
-                     worlds_at_once: int = 16) -> list[CheckRow]:
+def check_parameters(
+    pipeline: Pipeline, objective: Objective, context: Mapping[str, Any], x: Tensor | None = None, worlds_at_once: int = 16
+) -> list[CheckRow]:
     """Every declared parameter of a pipeline, every element of it, through the whole graph to the loss."""
     vector = ParameterVector(pipeline)
     problem = Problem(pipeline, objective, vector, context)
@@ -90,7 +91,9 @@ def check_parameters(pipeline: Pipeline, objective: Objective, context: Mapping[
     return rows
 
 
-def check_weights(pipeline: Pipeline, objective: Objective, context: Mapping[str, Any], generator: torch.Generator | None = None) -> list[CheckRow]:
+def check_weights(
+    pipeline: Pipeline, objective: Objective, context: Mapping[str, Any], generator: torch.Generator | None = None
+) -> list[CheckRow]:
     """Learned weights, one random direction a tensor."""
     problem = Problem(pipeline, objective, ParameterVector(pipeline), context)
     point = problem.vector.gather()[:1]
@@ -117,8 +120,15 @@ def check_weights(pipeline: Pipeline, objective: Objective, context: Mapping[str
     return rows
 
 
-def gradient_check(function: Any, inputs: Sequence[Tensor], names: Sequence[str] | None = None, *, steps: Sequence[float] = STEPS,
-                   seed: int = 0, kind: str = "op") -> list[CheckRow]:
+def gradient_check(
+    function: Any,
+    inputs: Sequence[Tensor],
+    names: Sequence[str] | None = None,
+    *,
+    steps: Sequence[float] = STEPS,
+    seed: int = 0,
+    kind: str = "op",
+) -> list[CheckRow]:
     """Directional derivative of one function of tensors, an op for instance, in each differentiable input.
 
     The outputs are contracted with fixed random weights, each input moves along a fixed random direction (relative to
@@ -131,15 +141,17 @@ def gradient_check(function: Any, inputs: Sequence[Tensor], names: Sequence[str]
         outputs = function(*values)
         tensors = outputs if isinstance(outputs, tuple) else (outputs,)
         weights = torch.Generator().manual_seed(seed + 1)
-        parts = [(t.double() * torch.randn(t.shape, generator=weights, dtype=torch.float64)).flatten() for t in tensors if t.is_floating_point()]
-        nonlocal size_of_sum
-        every = torch.cat(parts)
-        size_of_sum = float(every.detach().norm())  # what the terms' rounding scales with: the sum itself may cancel
-        return every.sum()
+        parts = [
+            (t.double() * torch.randn(t.shape, generator=weights, dtype=torch.float64)).flatten()
+            for t in tensors
+            if t.is_floating_point()
+        ]
+        return torch.cat(parts)
 
-    size_of_sum = 0.0
-    total = contracted(leaves)
-    scale = max(float(total.detach().abs()), size_of_sum) + 1e-12
+    terms = contracted(leaves)
+    total = terms.sum()
+    # rounding grows with the terms: the sum itself may cancel
+    scale = max(float(total.detach().abs()), float(terms.detach().norm())) + 1e-12
     gradients = torch.autograd.grad(total, [t for t in leaves if t.requires_grad], allow_unused=True)
     names = [f"input {i}" for i in range(len(leaves))] if names is None else list(names)
     rows, taken = [], iter(gradients)
@@ -153,7 +165,9 @@ def gradient_check(function: Any, inputs: Sequence[Tensor], names: Sequence[str]
         numeric = []
         for h in steps:
             with torch.no_grad():
-                sides = [float(contracted([*leaves[:i], leaf + s * h * direction, *leaves[i + 1 :]])) for s in (1.0, -1.0)]
+                sides = [
+                    float(contracted([*leaves[:i], leaf + s * h * direction, *leaves[i + 1 :]]).sum()) for s in (1.0, -1.0)
+                ]
             numeric.append((sides[0] - sides[1]) / (2.0 * h))
         rows.append(compare(analytic, numeric, steps, scale, names[i], kind))
     return rows
@@ -169,12 +183,26 @@ def format_table(rows: Sequence[CheckRow]) -> str:
     """The certificate as text, with the excluded share at the end."""
     head = ("", "kind", "reverse mode", "differences", "rel. error", "step", "")
     body = [
-        (r.name, r.kind, f"{r.analytic:.5g}", f"{r.numeric:.5g}", f"{r.error:.1e}", f"{r.step:.0e}", ("pass" if r.passed else "FAIL") + (f" ({r.note})" if r.note else ""))
+        (
+            r.name,
+            r.kind,
+            f"{r.analytic:.5g}",
+            f"{r.numeric:.5g}",
+            f"{r.error:.1e}",
+            f"{r.step:.0e}",
+            ("pass" if r.passed else "FAIL") + (f" ({r.note})" if r.note else ""),
+        )
         for r in rows
     ]
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(7)]
-    lines = ["  ".join(cell.ljust(w) if i in (0, 1, 6) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in [head, *body]]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i in (0, 1, 6) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [head, *body]
+    ]
     excluded = sum(r.note.startswith("excluded") for r in rows)
     failed = sum(not r.passed for r in rows)
-    lines.append(f"{len(rows)} gradients, {failed} failed, {excluded} excluded as not smooth ({100.0 * excluded / max(1, len(rows)):.0f} %, at most {100 * MOST_EXCLUDED:.0f} %)")
+    share = f"{100.0 * excluded / max(1, len(rows)):.0f} %, at most {100 * MOST_EXCLUDED:.0f} %"
+    lines.append(f"{len(rows)} gradients, {failed} failed, {excluded} excluded as not smooth ({share})")
     return "\n".join(lines)

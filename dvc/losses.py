@@ -22,15 +22,24 @@ OPPONENT = ((0.57735, 0.57735, 0.57735), (0.70711, -0.70711, 0.0), (0.40825, 0.4
 
 
 @wp.kernel
-def opponent_difference(model: wp.array3d(dtype=wp.vec3), frame: wp.array(dtype=int), observed: wp.array3d(dtype=wp.vec3),
-                        transform: wp.array(dtype=wp.mat33), residual: wp.array3d(dtype=wp.vec3)):
+def opponent_difference(
+    model: wp.array3d(dtype=wp.vec3),
+    frame: wp.array(dtype=int),
+    observed: wp.array3d(dtype=wp.vec3),
+    transform: wp.array(dtype=wp.mat33),
+    residual: wp.array3d(dtype=wp.vec3),
+):
     v, y, x = wp.tid()
     residual[v, y, x] = transform[0] * (model[v, y, x] - observed[frame[v], y, x])
 
 
 @warp_op(shared=("observed", "transform"), threads=None, trace_limit=16)
-def pixel_difference(model: wp.array3d(dtype=wp.vec3), frame: wp.array(dtype=int), observed: wp.array3d(dtype=wp.vec3),
-                     transform: wp.array(dtype=wp.mat33)):
+def pixel_difference(
+    model: wp.array3d(dtype=wp.vec3),
+    frame: wp.array(dtype=int),
+    observed: wp.array3d(dtype=wp.vec3),
+    transform: wp.array(dtype=wp.mat33),
+):
     """transform (model - observed[frame]) for views (view, row, column); every world sees the same observed frames."""
     residual = scratch(model.shape, wp.vec3)
     wp.launch(opponent_difference, model.shape, [model, frame, observed, transform], [residual])
@@ -58,7 +67,8 @@ class PixelResidual(nn.Module):
         if observed.images.shape[0] != 1:
             raise UserError(f"PixelResidual: expected one world of observed frames, got {observed.images.shape[0]}")
         if model.images.shape[1:] != observed.images.shape[1:]:
-            raise UserError(f"PixelResidual: expected frames of one shape, got {tuple(model.images.shape)} and {tuple(observed.images.shape)}")
+            shapes = f"{tuple(model.images.shape)} and {tuple(observed.images.shape)}"
+            raise UserError(f"PixelResidual: expected frames of one shape, got {shapes}")
         worlds, frames = model.images.shape[:2]
         index = torch.arange(frames, dtype=torch.int32, device=model.images.device).repeat(worlds)
         views = pixel_difference(model.images.flatten(0, 1), index, observed.images[0], self.transform)
@@ -76,7 +86,11 @@ class MomentResidual(nn.Module):
     Forward: model, observed: Frames -> (world, frame, 2).
     """
 
-    def __init__(self, color: Sequence[float] = (1.0, -1.0, 0.0), threshold: float = 0.05, sigma: float = 2.0, least: float = 2.0):
+    color: Tensor
+
+    def __init__(
+        self, color: Sequence[float] = (1.0, -1.0, 0.0), threshold: float = 0.05, sigma: float = 2.0, least: float = 2.0
+    ):
         super().__init__()
         self.register_buffer("color", torch.tensor([float(c) for c in color]), persistent=False)
         self.threshold, self.sigma, self.least = float(threshold), float(sigma), float(least)

@@ -83,12 +83,16 @@ def _subset(objective: Objective, names: Sequence[str] | None) -> Objective:
     return objective if names is None else Objective({n: objective.terms[n] for n in names})
 
 
-def _descent(pipeline: Pipeline, objective: Objective, vector: ParameterVector, phase: Phase, context: Mapping[str, Any], x: Tensor):
+def _descent(
+    pipeline: Pipeline, objective: Objective, vector: ParameterVector, phase: Phase, context: Mapping[str, Any], x: Tensor
+):
     problem = Problem(pipeline, _subset(objective, phase.terms), vector, {**context, **phase.context})
     train = set(vector.names if phase.train is None else phase.train)
     unknown = train - set(vector.names)
     if unknown:
-        raise UserError(f"phase {phase.name!r}: no declared parameter {sorted(unknown)[0]!r}; declared: {', '.join(vector.names)}")
+        raise UserError(
+            f"phase {phase.name!r}: no declared parameter {sorted(unknown)[0]!r}; declared: {', '.join(vector.names)}"
+        )
     active = torch.zeros(vector.size)
     for name in train:
         active[vector.slices[name]] = 1.0
@@ -105,7 +109,9 @@ def _descent(pipeline: Pipeline, objective: Objective, vector: ParameterVector, 
 def select(x: Tensor, loss: Tensor, alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best `count` living worlds, best first; fails where none is alive."""
     if not bool(alive.any()):
-        raise UserError("optimize: every start was retired because its loss or gradient was not finite; remedy: bounds, first guesses")
+        raise UserError(
+            "optimize: every start was retired because its loss or gradient was not finite; remedy: bounds, first guesses"
+        )
     order = torch.argsort(torch.where(alive, loss, torch.inf))[:count]
     return x[order], loss[order], alive[order]
 
@@ -134,7 +140,8 @@ def optimize(
     x = vector.gather() if starts is None else starts.clone()
     alive = torch.ones(x.shape[0], dtype=torch.bool)
     loss = torch.full((x.shape[0],), torch.inf)
-    done_steps, first_phase, inner, explored = 0, 0, None, (None, None)
+    done_steps, first_phase, inner = 0, 0, None
+    explored: tuple[Tensor | None, Tensor | None] = (None, None)
     ends: dict[str, Any] = {}
     if restored is not None:
         x, alive, loss = restored["x"].clone(), restored["alive"].clone(), restored["loss"].clone()
@@ -183,8 +190,17 @@ def optimize(
     return Fit(x, loss, alive, done_steps, *explored, ends)
 
 
-def _state(pipeline: Pipeline, vector: ParameterVector, x: Tensor, loss: Tensor, alive: Tensor, step: int, phase: int,
-           explored: tuple[Tensor | None, Tensor | None], ends: Mapping[str, Any]) -> dict[str, Any]:
+def _state(
+    pipeline: Pipeline,
+    vector: ParameterVector,
+    x: Tensor,
+    loss: Tensor,
+    alive: Tensor,
+    step: int,
+    phase: int,
+    explored: tuple[Tensor | None, Tensor | None],
+    ends: Mapping[str, Any],
+) -> dict[str, Any]:
     weights = {f"stages.{name}": tensor.detach().clone() for name, tensor in pipeline.weights().items()}
     return {"x": x, "loss": loss, "alive": alive, "step": step, "phase": phase, "inner": None, "explored": explored,
             "ends": ends, "names": list(vector.names), "weights": weights}  # fmt: skip

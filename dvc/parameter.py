@@ -81,17 +81,21 @@ class Parameter(nn.Module):
             if value is None:
                 continue
             if not bool(torch.isfinite(value).all()):
-                raise UserError(f"{name}: expected finite numbers, got {value.tolist()}; remedy: give numbers in {self.unit or 'its unit'}")
+                raise UserError(
+                    f"{name}: expected finite numbers, got {value.tolist()}; remedy: give numbers in {self.unit or 'its unit'}"
+                )
             if tuple(value.shape) not in ((), self.shape):
-                raise UserError(f"{name}: expected one number or the shape of initial {self.shape}, got shape {tuple(value.shape)}")
+                raise UserError(
+                    f"{name}: expected one number or the shape of initial {self.shape}, got shape {tuple(value.shape)}"
+                )
         if self.lower is not None and self.upper is not None and not bool((self.lower < self.upper).all()):
             raise UserError(f"bounds: expected lower < upper, got {self.lower.tolist()} and {self.upper.tolist()}")
         low_ok = self.lower is None or bool((self.initial > self.lower).all())
         if not low_ok or not (self.upper is None or bool((self.initial < self.upper).all())):
-            low = "-inf" if self.lower is None else self.lower.tolist()
-            high = "inf" if self.upper is None else self.upper.tolist()
+            least = "-inf" if self.lower is None else self.lower.tolist()
+            most = "inf" if self.upper is None else self.upper.tolist()
             raise UserError(
-                f"initial: expected a value strictly inside its bounds ({low}, {high}), got {self.initial.tolist()}; "
+                f"initial: expected a value strictly inside its bounds ({least}, {most}), got {self.initial.tolist()}; "
                 "remedy: move the first guess or widen the bounds"
             )
         if self.prior_std is not None and not bool((self.prior_std > 0).all()):
@@ -99,7 +103,9 @@ class Parameter(nn.Module):
         if low is not None and high is not None:
             ordered = bool((low <= high).all()) and self._inside(low) and self._inside(high)
             if not ordered:
-                raise UserError(f"explore: expected low <= high, both within the bounds, got {low.tolist()} and {high.tolist()}")
+                raise UserError(
+                    f"explore: expected low <= high, both within the bounds, got {low.tolist()} and {high.tolist()}"
+                )
         if not math.isfinite(self.scale) or self.scale <= 0.0:
             raise UserError(f"scale: expected a positive number, got {self.scale}")
 

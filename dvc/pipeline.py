@@ -74,9 +74,10 @@ class Pipeline(nn.Module):
                         f"wiring of {name!r}.{argument}: expected 'stage', 'stage.field' or '$context', got {source!r}; "
                         "remedy: a constant is a Parameter with `fixed: true`, or an argument of the stage's constructor"
                     )
-                stage = source.split(".")[0]
-                if not source.startswith("$") and stage not in self.stages:
-                    raise UserError(f"wiring of {name!r}.{argument}: no stage {stage!r}{_did_you_mean(stage, self.stages.keys())}")
+                first = source.split(".")[0]
+                if not source.startswith("$") and first not in self.stages:
+                    hint = _did_you_mean(first, self.stages.keys())
+                    raise UserError(f"wiring of {name!r}.{argument}: no stage {first!r}{hint}")
         for name, stage in self.stages.items():
             arguments, _ = _forward_arguments(stage)
             missing = [a for a, required in arguments.items() if required and a not in self.wiring.get(name, {})]

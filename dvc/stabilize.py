@@ -65,7 +65,9 @@ def aligned(still: np.ndarray, image: np.ndarray, mask: np.ndarray, start: np.nd
     return correlation, motion
 
 
-def background_motions(frames: np.ndarray, moving: Sequence[Sequence[float]], reference: int | None = None, scale: float = 0.5) -> np.ndarray:
+def background_motions(
+    frames: np.ndarray, moving: Sequence[Sequence[float]], reference: int | None = None, scale: float = 0.5
+) -> np.ndarray:
     """Maps from pixels of the reference frame to pixels of each frame, (frame, 2, 3) float64.
 
     Arguments: frames: uint8 (frame, row, column, 3); moving: boxes (left, top, right, bottom) [px] to leave out;
@@ -80,12 +82,14 @@ def background_motions(frames: np.ndarray, moving: Sequence[Sequence[float]], re
     for left, top, right, bottom in moving:
         mask[max(0, int(top)) : int(bottom), max(0, int(left)) : int(right)] = 0
     if (mask > 0).mean() < 0.1:
-        raise UserError("stabilize: expected at least 10 % of the frame outside the moving boxes; remedy: make `moving` smaller")
+        raise UserError(
+            "stabilize: expected at least 10 % of the frame outside the moving boxes; remedy: make `moving` smaller"
+        )
     size = (round(width * scale), round(height * scale))
-    counted = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    still_there = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
     reach = round(3.0 * BLUR)  # the smoothing must not carry in what moves, nor what it makes up beyond the border
     ball = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    counted = cv2.erode(counted, ball, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    counted = cv2.erode(still_there, ball, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
 
     def shrink(frame: np.ndarray) -> np.ndarray:
         small = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32), size, interpolation=cv2.INTER_AREA)
@@ -133,4 +137,6 @@ def stabilized_crop(frame: np.ndarray, motion: np.ndarray, left: int, top: int, 
     matrix = motion.copy()
     shift = np.array([left + 0.5, top + 0.5])
     matrix[:, 2] = matrix[:, 2] + motion[:, :2] @ shift - 0.5
-    return cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        frame, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )

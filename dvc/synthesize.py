@@ -14,8 +14,17 @@ from dvc.pipeline import Pipeline
 
 
 @torch.no_grad()
-def render_clip(pipeline: Pipeline, truth: Mapping[str, Any], *, clip: str = "clip", picture: str = "picture", context: Mapping[str, Any],
-                noise: float = 0.01, seed: int = 1, generator: torch.Generator | None = None) -> np.ndarray:
+def render_clip(
+    pipeline: Pipeline,
+    truth: Mapping[str, Any],
+    *,
+    clip: str = "clip",
+    picture: str = "picture",
+    context: Mapping[str, Any],
+    noise: float = 0.01,
+    seed: int = 1,
+    generator: torch.Generator | None = None,
+) -> np.ndarray:
     """Frames of the window, uint8 (frame, row, column, 3), as the pipeline sees the true parameters, with pixel noise.
 
     Arguments: truth: physical values by parameter; parameters that are not named keep their first guess. context: as for
@@ -28,10 +37,14 @@ def render_clip(pipeline: Pipeline, truth: Mapping[str, Any], *, clip: str = "cl
     for name, value in truth.items():
         parameter = dict(pipeline.stages.items()).get(name)
         if not isinstance(parameter, Parameter):
-            raise UserError(f"truth: expected the name of a parameter, got {name!r}; parameters: {', '.join(pipeline.declared())}")
+            raise UserError(
+                f"truth: expected the name of a parameter, got {name!r}; parameters: {', '.join(pipeline.declared())}"
+            )
         physical = torch.as_tensor(value, dtype=torch.float32)
         raw[name] = parameter.to_raw(physical)[None]
-        if tuple(physical.shape) != parameter.shape or not torch.allclose(parameter.to_value(raw[name])[0], physical, rtol=1e-3, atol=1e-6):
+        if tuple(physical.shape) != parameter.shape or not torch.allclose(
+            parameter.to_value(raw[name])[0], physical, rtol=1e-3, atol=1e-6
+        ):
             raise UserError(f"truth of {name!r}: expected shape {parameter.shape}, within its bounds, got {value}")
     whole = {**context, "level": "full", "horizon": stage.last - stage.first, "seed": seed}
     images = pipeline([picture], context=whole, raw=raw)[picture].images[0]

@@ -60,7 +60,9 @@ def _scores(evaluate: Any, objective: Objective, x: Tensor, step: Tensor, cluste
     for name, weight in weights.items():
         r = base[name]
         if r.dim() < 2 or r.shape[1] != len(clusters):
-            raise UserError(f"uncertainty: residual {name!r} has shape {tuple(r.shape)}; expected (world, {len(clusters)} frames, ...)")
+            raise UserError(
+                f"uncertainty: residual {name!r} has shape {tuple(r.shape)}; expected (world, {len(clusters)} frames, ...)"
+            )
         frames = r.shape[1]
         jacobians.append((differences[name] * weight).reshape(len(x), frames, -1))
         residuals.append((r * weight)[0].reshape(frames, -1))
@@ -139,7 +141,7 @@ def estimate(
     residual_count = sum(r.numel() for r in ra)
     variance = sum(float((r * r).sum()) for r in ra) / max(1, residual_count - size)
     independent = variance * (inverse @ data @ inverse)
-    # what a single segment tells alone has no spread between segments: weak, and at least as wide as if samples were independent
+    # what a single segment tells has no spread between segments: weak, and no narrower than if samples were independent
     variances = torch.diagonal(inverse)
     lone = (torch.diagonal(inverse @ parts @ inverse, dim1=1, dim2=2) / variances).amax(0) > LONE_SHARE
     widen = torch.sqrt((torch.diagonal(independent) / torch.diagonal(covariance).clamp(min=1e-30)).clamp(min=1.0))
@@ -147,7 +149,9 @@ def estimate(
     covariance = widen[:, None] * covariance * widen
     shrink = torch.diagonal(independent) / torch.diagonal(inverse @ spread @ inverse).clamp(min=1e-30)
     weak = lone | (variances * torch.diagonal(prior) > WEAK_SHARE)
-    return Uncertainty(covariance.float(), t_quantile(count - 1), weak, residual_count * float(shrink.median()), residual_count, count, step)
+    return Uncertainty(
+        covariance.float(), t_quantile(count - 1), weak, residual_count * float(shrink.median()), residual_count, count, step
+    )
 
 
 def intervals(vector: ParameterVector, x: Tensor, result: Uncertainty) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
@@ -157,11 +161,20 @@ def intervals(vector: ParameterVector, x: Tensor, result: Uncertainty) -> dict[s
         if parameter.lower is not None or parameter.upper is not None:  # 60 reaches the bounds; more would overflow
             half[vector.slices[name]] = half[vector.slices[name]].clamp(max=60.0)
     values, lows, highs = (vector.values(v[None]) for v in (x, x - half, x + half))
-    return {n: (values[n][0], torch.minimum(lows[n][0], highs[n][0]), torch.maximum(lows[n][0], highs[n][0])) for n in vector.names}
+    return {
+        n: (values[n][0], torch.minimum(lows[n][0], highs[n][0]), torch.maximum(lows[n][0], highs[n][0])) for n in vector.names
+    }
 
 
-def derived_interval(pipeline: Pipeline, vector: ParameterVector, x: Tensor, result: Uncertainty, outputs: Sequence[str],
-                     context: Mapping[str, Any], worlds_at_once: int = 16) -> dict[str, tuple[Tensor, Tensor]]:
+def derived_interval(
+    pipeline: Pipeline,
+    vector: ParameterVector,
+    x: Tensor,
+    result: Uncertainty,
+    outputs: Sequence[str],
+    context: Mapping[str, Any],
+    worlds_at_once: int = 16,
+) -> dict[str, tuple[Tensor, Tensor]]:
     """output -> (value, half-width of its 95 % interval) by the delta method, for outputs that are numbers a world."""
     evaluate = evaluator(pipeline, vector, outputs, context)
     base = evaluate(x[None])

@@ -86,11 +86,15 @@ def test_inactive_numbers_do_not_move_not_even_through_the_coupling():
     b = problem.vector.values(x)["b"].item()
     a = torch.linspace(-2, 2, 400001, dtype=torch.float64)
     best = 0.5 * (100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2)
-    assert losses[-1].item() == pytest.approx(float(best[a < 0].min()), rel=1e-3) or losses[-1].item() == pytest.approx(float(best.min()), rel=1e-3)
+    assert losses[-1].item() == pytest.approx(float(best[a < 0].min()), rel=1e-3) or losses[-1].item() == pytest.approx(
+        float(best.min()), rel=1e-3
+    )
 
 
 def state(curvature: torch.Tensor, damping: float = 1e-2) -> GaussNewtonState:
-    return start_state(len(curvature), curvature.shape[-1])._replace(curvature=curvature, damping=torch.full((len(curvature),), damping))
+    return start_state(len(curvature), curvature.shape[-1])._replace(
+        curvature=curvature, damping=torch.full((len(curvature),), damping)
+    )
 
 
 def test_a_proposal_is_the_newton_step_where_nothing_is_damped():
@@ -110,7 +114,9 @@ def test_a_proposal_is_finite_with_zero_curvature(damping):
 
 
 def test_curvature_holds_robust_weights_and_priors():
-    pipeline = Pipeline({"a": Parameter(0.0, prior_std=0.5), "b": Parameter(1.0), "r": Rosenbrock()}, {"r": {"a": "a", "b": "b"}})
+    pipeline = Pipeline(
+        {"a": Parameter(0.0, prior_std=0.5), "b": Parameter(1.0), "r": Rosenbrock()}, {"r": {"a": "a", "b": "b"}}
+    )
     vector = ParameterVector(pipeline)
     problem = Problem(pipeline, Objective({"r": Term("r", robust=2.0, weight=0.3)}), vector, {})
     x = torch.tensor([0.4, -0.5])
@@ -121,8 +127,12 @@ def test_curvature_holds_robust_weights_and_priors():
     expected = jacobian.T @ torch.diag(weight) @ jacobian + torch.tensor([[4.0, 0.0], [0.0, 0.0]])
     found = curvature_at(problem.evaluate, problem.objective, x, torch.full((2,), 1e-3), torch.ones(2), problem.priors, 16)
     assert torch.allclose(found, expected, rtol=5e-3, atol=5e-3)
-    half = curvature_at(problem.evaluate, problem.objective, x, torch.full((2,), 1e-3), torch.tensor([0.0, 1.0]), problem.priors, 16)
-    assert half[0].tolist() == pytest.approx([4.0, 0.0], rel=1e-2) and half[1, 1].item() == pytest.approx(expected[1, 1].item(), rel=5e-3)
+    half = curvature_at(
+        problem.evaluate, problem.objective, x, torch.full((2,), 1e-3), torch.tensor([0.0, 1.0]), problem.priors, 16
+    )
+    assert half[0].tolist() == pytest.approx([4.0, 0.0], rel=1e-2) and half[1, 1].item() == pytest.approx(
+        expected[1, 1].item(), rel=5e-3
+    )
 
 
 def test_difference_steps_are_within_their_limits():

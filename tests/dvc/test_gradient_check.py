@@ -27,7 +27,11 @@ def differences(function, at: float, rounding: float = 0.0) -> list[float]:
     return [(function(at + h) - function(at - h)) / (2 * h) + (-1) ** i * rounding / h for i, h in enumerate(STEPS)]
 
 
-FUNCTIONS = {"sine": (math.sin, math.cos), "cube": (lambda x: x**3, lambda x: 3 * x * x), "line": (lambda x: 40.0 * x, lambda x: 40.0)}
+FUNCTIONS = {
+    "sine": (math.sin, math.cos),
+    "cube": (lambda x: x**3, lambda x: 3 * x * x),
+    "line": (lambda x: 40.0 * x, lambda x: 40.0),
+}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -75,7 +79,10 @@ def test_what_is_not_smooth_is_excluded_and_counted():
 
 
 def test_table():
-    rows = [CheckRow("length", "parameter", 1.0, 1.01, 0.01, 1e-3, True), CheckRow("mass", "op", 0.0, 1.0, 1.0, 1e-2, False, "why")]
+    rows = [
+        CheckRow("length", "parameter", 1.0, 1.01, 0.01, 1e-3, True),
+        CheckRow("mass", "op", 0.0, 1.0, 1.0, 1e-2, False, "why"),
+    ]
     lines = format_table(rows).splitlines()
     assert len(lines) == 4 and "pass" in lines[1] and "FAIL (why)" in lines[2] and "2 gradients, 1 failed" in lines[3]
     assert certified([]) and format_table([])
@@ -89,7 +96,9 @@ def cubes(x: wp.array2d(dtype=float), out: wp.array2d(dtype=float)):
 
 
 @wp.kernel
-def cubes_adjoint(x: wp.array2d(dtype=float), out_grad: wp.array2d(dtype=float), factor: float, x_grad: wp.array2d(dtype=float)):
+def cubes_adjoint(
+    x: wp.array2d(dtype=float), out_grad: wp.array2d(dtype=float), factor: float, x_grad: wp.array2d(dtype=float)
+):
     i, j = wp.tid()
     x_grad[i, j] = x_grad[i, j] + factor * 3.0 * x[i, j] * x[i, j] * out_grad[i, j]
 
@@ -146,7 +155,9 @@ class StepFunction(nn.Module):
 
 
 def test_a_pipeline_that_jumps_is_not_certified():
-    rows = check_parameters(Pipeline({"a": Parameter(1.2345), "r": StepFunction()}, {"r": {"a": "a"}}), Objective({"r": Term("r")}), {})
+    rows = check_parameters(
+        Pipeline({"a": Parameter(1.2345), "r": StepFunction()}, {"r": {"a": "a"}}), Objective({"r": Term("r")}), {}
+    )
     assert not certified(rows)
 
 
@@ -178,8 +189,8 @@ def test_ops_with_several_inputs_and_outputs():
     def function(x, index, y):
         return x[:, index] * y.exp(), x.sin().sum(1)
 
-    rows = gradient_check(function, [torch.randn(3, 4, requires_grad=True), torch.tensor([2]), torch.randn(3, 1, requires_grad=True)],
-                          ["x", "index", "y"])  # fmt: skip
+    inputs = [torch.randn(3, 4, requires_grad=True), torch.tensor([2]), torch.randn(3, 1, requires_grad=True)]
+    rows = gradient_check(function, inputs, ["x", "index", "y"])
     assert [r.name for r in rows] == ["x", "y"] and certified(rows)
     blocked = gradient_check(lambda x: x.detach() * x, [torch.randn(3, 4, requires_grad=True)])
     assert [r.passed for r in blocked] == [False]

@@ -28,8 +28,8 @@ class Constant(nn.Module):
 
 
 def toy() -> Pipeline:
-    return Pipeline({"a": Parameter(1.3, 0.2, 3.0), "b": Parameter([0.5, -0.7], scale=2.0), "waves": Waves(), "still": Constant()},
-                    {"waves": {"a": "a", "b": "b"}})  # fmt: skip
+    parameters = {"a": Parameter(1.3, 0.2, 3.0), "b": Parameter([0.5, -0.7], scale=2.0)}
+    return Pipeline({**parameters, "waves": Waves(), "still": Constant()}, {"waves": {"a": "a", "b": "b"}})
 
 
 def exact(pipeline: Pipeline, x: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:

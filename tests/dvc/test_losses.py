@@ -51,14 +51,18 @@ def test_objectives_that_are_refused(terms, message):
 
 
 def test_prior_residuals_of_a_pipeline():
-    pipeline = Pipeline({"a": Parameter(1.0, prior_std=0.5), "b": Parameter(2.0), "c": Parameter([0.0, 1.0], prior_std=[1.0, 2.0])})
+    pipeline = Pipeline(
+        {"a": Parameter(1.0, prior_std=0.5), "b": Parameter(2.0), "c": Parameter([0.0, 1.0], prior_std=[1.0, 2.0])}
+    )
     rows = prior_residuals(pipeline, {"a": torch.tensor([0.0, 1.0])})  # unbounded: initial + raw
     assert torch.allclose(rows, torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]))
     assert prior_residuals(Pipeline({"b": Parameter(2.0)}), {}) is None
 
 
 # -- pixels -----------------------------------------------------------------------------------------------------------
-def frames_of(images: torch.Tensor, background: torch.Tensor | None = None, scale: float = 0.5, left: float = 10.0, top: float = 20.0) -> Frames:
+def frames_of(
+    images: torch.Tensor, background: torch.Tensor | None = None, scale: float = 0.5, left: float = 10.0, top: float = 20.0
+) -> Frames:
     rows, columns = images.shape[2:4]
     film = Film(200, 100, left, top, columns, rows, scale)
     return Frames(images, torch.zeros(rows, columns, 3) if background is None else background, film)
@@ -93,15 +97,19 @@ def test_pixel_residual_carries_the_gradient_of_every_world():
     assert torch.allclose(model.grad, expected, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize(("weights", "sigma"), [([1.0, 1.0], 0.1), ([0.0, 0.0, 0.0], 0.1), ([1.0, -1.0, 1.0], 0.1), ([1.0, 1.0, 1.0], 0.0),
-                                                ([1.0, 1.0, 1.0], math.nan), ([1.0, math.nan, 1.0], 0.1)])  # fmt: skip
+@pytest.mark.parametrize(("weights", "sigma"), [
+    ([1.0, 1.0], 0.1), ([0.0, 0.0, 0.0], 0.1), ([1.0, -1.0, 1.0], 0.1), ([1.0, math.nan, 1.0], 0.1),
+    ([1.0, 1.0, 1.0], 0.0), ([1.0, 1.0, 1.0], math.nan),
+])  # fmt: skip
 def test_pixel_residuals_that_are_refused(weights, sigma):
     with pytest.raises(UserError, match="PixelResidual: expected"):
         PixelResidual(weights, sigma)
 
 
 # -- moments ----------------------------------------------------------------------------------------------------------
-def blob(x: torch.Tensor, y: torch.Tensor, columns: int = 40, rows: int = 30, scale: float = 0.5, amount: float = 0.5) -> torch.Tensor:
+def blob(
+    x: torch.Tensor, y: torch.Tensor, columns: int = 40, rows: int = 30, scale: float = 0.5, amount: float = 0.5
+) -> torch.Tensor:
     """Red blobs centred at full pixels (x, y), (world, frame) -> images."""
     px = 10.0 + (torch.arange(columns) + 0.5) / scale
     py = 20.0 + (torch.arange(rows) + 0.5) / scale

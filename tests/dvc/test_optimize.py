@@ -23,7 +23,12 @@ class Line(nn.Module):
         beyond = (slope > self.limit)[:, None]
         if self.gradient_only:  # sqrt has a finite value and an infinite slope at 0
             one = torch.ones_like(slope)
-            r = r + (torch.sqrt(torch.where(beyond[:, 0], slope - slope, one)) - torch.where(beyond[:, 0], 0.0 * one, one))[:, None]
+            r = (
+                r
+                + (torch.sqrt(torch.where(beyond[:, 0], slope - slope, one)) - torch.where(beyond[:, 0], 0.0 * one, one))[
+                    :, None
+                ]
+            )
         else:
             r = r * torch.where(beyond, torch.nan, 1.0)
         return r if shift is None else r + shift
@@ -40,7 +45,11 @@ class Learned(nn.Module):
 
 
 def line(limit: float = torch.inf, learned: bool = False, gradient_only: bool = False) -> Pipeline:
-    stages = {"slope": Parameter(0.0), "offset": Parameter(0.0, -3.0, 3.0, explore=[-2.0, 2.0]), "r": Line(limit, gradient_only)}
+    stages = {
+        "slope": Parameter(0.0),
+        "offset": Parameter(0.0, -3.0, 3.0, explore=[-2.0, 2.0]),
+        "r": Line(limit, gradient_only),
+    }
     wiring = {"r": {"slope": "slope", "offset": "offset", "scale": "$scale"}}
     if learned:
         stages["net"] = Learned()
@@ -90,7 +99,9 @@ def test_worlds_survive_selection_best_first():
     starts = torch.tensor([[0.0, 0.0], [40.0, 0.0], [1.9, 0.3], [-60.0, 1.0]])
     phases = [Phase("explore", steps=1, survivors=2), Phase("descend", steps=20, tolerance=1e-6, survivors=1)]
     counts = []
-    fit = optimize(pipeline, OBJECTIVE, phases, starts=starts, context=CONTEXT, on_step=lambda s, n, x, loss: counts.append((n, len(x))))
+    fit = optimize(
+        pipeline, OBJECTIVE, phases, starts=starts, context=CONTEXT, on_step=lambda s, n, x, loss: counts.append((n, len(x)))
+    )
     assert set(counts) == {("explore", 4), ("descend", 2)}
     assert fit.x.shape == (1, 2) and fit.loss.item() < 1e-3
     assert fit.explored.shape == (4, 2) and fit.explored_loss.shape == (4,)
@@ -98,7 +109,9 @@ def test_worlds_survive_selection_best_first():
 
 
 def test_without_selection_nothing_is_recorded_and_worlds_are_sorted():
-    fit = optimize(line(), OBJECTIVE, [Phase(steps=1)], starts=torch.tensor([[30.0, 0.0], [1.0, 0.0], [-9.0, 0.0]]), context=CONTEXT)
+    fit = optimize(
+        line(), OBJECTIVE, [Phase(steps=1)], starts=torch.tensor([[30.0, 0.0], [1.0, 0.0], [-9.0, 0.0]]), context=CONTEXT
+    )
     assert fit.explored is None and (fit.loss[1:] >= fit.loss[:-1]).all()
 
 
@@ -106,9 +119,13 @@ def test_without_selection_nothing_is_recorded_and_worlds_are_sorted():
 @pytest.mark.parametrize("optimizer", ["gauss_newton", "adam"])
 def test_a_world_that_is_not_finite_is_retired_and_reported(optimizer, gradient_only):
     starts = torch.tensor([[0.0, 0.0], [50.0, 0.0], [1.0, -0.5]])
-    phase = Phase("descend", optimizer, steps=25 if optimizer == "gauss_newton" else 250, lr=0.1, schedule="cosine", tolerance=1e-6)
+    phase = Phase(
+        "descend", optimizer, steps=25 if optimizer == "gauss_newton" else 250, lr=0.1, schedule="cosine", tolerance=1e-6
+    )
     notes = []
-    fit = optimize(line(20.0, gradient_only=gradient_only), OBJECTIVE, [phase], starts=starts, context=CONTEXT, on_retire=notes.append)
+    fit = optimize(
+        line(20.0, gradient_only=gradient_only), OBJECTIVE, [phase], starts=starts, context=CONTEXT, on_retire=notes.append
+    )
     assert notes == ["descend: start [1] retired, its loss or gradient is not finite"]
     assert fit.alive.tolist() == [True, True, False]
     sound = optimize(line(), OBJECTIVE, [phase], starts=starts[[0, 2]], context=CONTEXT)
@@ -150,7 +167,9 @@ def test_a_gradient_of_a_shared_weight_that_is_not_finite_stops_and_names_it():
 def test_all_retired(optimizer):
     steps = []
     with pytest.raises(UserError, match="every start was retired"):
-        optimize(line(-5.0), OBJECTIVE, [Phase(optimizer=optimizer, steps=50)], context=CONTEXT, on_step=lambda *a: steps.append(a))
+        optimize(
+            line(-5.0), OBJECTIVE, [Phase(optimizer=optimizer, steps=50)], context=CONTEXT, on_step=lambda *a: steps.append(a)
+        )
     assert not steps
 
 
@@ -199,5 +218,8 @@ def test_settings_of_a_phase_that_are_refused(bad):
 
 
 def test_two_runs_give_the_same_numbers():
-    a, b = (optimize(line(), OBJECTIVE, [Phase(steps=4)], starts=torch.tensor([[0.0, 0.0], [3.0, 1.0]]), context=CONTEXT) for _ in range(2))
+    a, b = (
+        optimize(line(), OBJECTIVE, [Phase(steps=4)], starts=torch.tensor([[0.0, 0.0], [3.0, 1.0]]), context=CONTEXT)
+        for _ in range(2)
+    )
     assert torch.equal(a.x, b.x) and torch.equal(a.loss, b.loss)

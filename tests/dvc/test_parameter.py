@@ -37,7 +37,9 @@ def test_a_new_parameter_is_its_first_guess_and_stays_in_its_bounds(kind):
 
 
 def test_vectors_with_a_bound_for_each_element():
-    parameter = Parameter([1.0, 10.0], [0.0, 5.0], [2.0, 20.0], unit="m", prior_std=[1.0, 2.0], explore=[[0.5, 6.0], [1.5, 19.0]])
+    parameter = Parameter(
+        [1.0, 10.0], [0.0, 5.0], [2.0, 20.0], unit="m", prior_std=[1.0, 2.0], explore=[[0.5, 6.0], [1.5, 19.0]]
+    )
     assert parameter.size == 2 and torch.allclose(parameter(), torch.tensor([[1.0, 10.0]]), rtol=1e-5)
     drawn = parameter.sample(500, torch.Generator().manual_seed(0))
     assert drawn.shape == (500, 2)
@@ -62,8 +64,9 @@ def test_starts_without_a_box_keep_the_first_guess_and_are_repeatable():
     assert torch.equal(a, b) and torch.isfinite(boxed.to_raw(a)).all()
 
 
-@pytest.mark.parametrize(("value", "lower", "upper"), [(1e-30, 0.0, 1.0), (99.99999, 0.0, 100.0), (2.9999998, 0.0, 3.0), (1e-20, 0.0, None),
-                                                       (-0.9999999, -1.0, 1e6)])  # fmt: skip
+@pytest.mark.parametrize(("value", "lower", "upper"), [
+    (1e-30, 0.0, 1.0), (99.99999, 0.0, 100.0), (2.9999998, 0.0, 3.0), (1e-20, 0.0, None), (-0.9999999, -1.0, 1e6),
+])  # fmt: skip
 def test_a_value_extremely_near_its_bound_keeps_a_finite_gradient(value, lower, upper):
     parameter = Parameter(value, lower, upper)
     assert torch.isfinite(parameter.raw).all()

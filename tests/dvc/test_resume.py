@@ -65,7 +65,8 @@ def run(phases, learned, folder=None, every=1, stop_at=None, restored=None):
             raise Interrupted
 
     checkpoint = None if folder is None else lambda state: save_checkpoint(folder, state)
-    return graph, optimize(graph, Objective({"r": Term("r", robust=2.0)}), phases, starts=STARTS, on_step=on_step, checkpoint=checkpoint,
+    objective = Objective({"r": Term("r", robust=2.0)})
+    return graph, optimize(graph, objective, phases, starts=STARTS, on_step=on_step, checkpoint=checkpoint,
                            checkpoint_every=every, restored=restored)  # fmt: skip
 
 
@@ -75,7 +76,14 @@ def same(a, b) -> bool:
     explored = torch.equal(fit_a.explored, fit_b.explored) and torch.equal(fit_a.explored_loss, fit_b.explored_loss) \
         if fit_a.explored is not None else fit_b.explored is None  # fmt: skip
     ends = list(fit_a.ends) == list(fit_b.ends) and all(torch.equal(e["x"], fit_b.ends[n]["x"]) for n, e in fit_a.ends.items())
-    return torch.equal(fit_a.x, fit_b.x) and torch.equal(fit_a.loss, fit_b.loss) and fit_a.steps == fit_b.steps and weights and explored and ends
+    return (
+        torch.equal(fit_a.x, fit_b.x)
+        and torch.equal(fit_a.loss, fit_b.loss)
+        and fit_a.steps == fit_b.steps
+        and weights
+        and explored
+        and ends
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -117,5 +125,12 @@ def test_a_state_does_not_change_after_it_was_handed_over():
         kept.append(state)
         copies.append((state["x"].clone(), state["loss"].clone()))
 
-    optimize(pipeline(True), Objective({"r": Term("r")}), SCHEDULES["adam with weights"], starts=STARTS, checkpoint=checkpoint, checkpoint_every=1)
+    optimize(
+        pipeline(True),
+        Objective({"r": Term("r")}),
+        SCHEDULES["adam with weights"],
+        starts=STARTS,
+        checkpoint=checkpoint,
+        checkpoint_every=1,
+    )
     assert all(torch.equal(s["x"], x) and torch.equal(s["loss"], loss) for s, (x, loss) in zip(kept, copies, strict=True))

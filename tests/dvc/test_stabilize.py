@@ -95,6 +95,6 @@ def test_what_is_refused():
     with pytest.raises(UserError, match="at least 10 % of the frame"):
         background_motions(frames, [(0, 0, WIDTH, HEIGHT)])
     other = np.random.default_rng(0).integers(0, 255, frames.shape[1:]).astype(np.uint8)
-    with pytest.raises(UserError, match="stabilize: .*frame 2.*remedy") as caught:
+    with pytest.raises(UserError, match=r"stabilize: .*frame 2.*remedy") as caught:
         background_motions(np.stack([frames[0], frames[1], other]), [])
     assert "\n" not in str(caught.value)

@@ -44,6 +44,15 @@ def random_design(seed: int = 0, columns: int = 3) -> torch.Tensor:
     return design
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Many tiny matrices: a second thread only waits, for long where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 OBJECTIVE = Objective({"r": Term("r")})
 
 
@@ -52,7 +61,7 @@ def segments(count: int) -> torch.Tensor:
 
 
 def coverage(errors, count: int, repeats: int = 300) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Share of data sets whose interval holds the truth, for the sandwich and for the naive one, and the sandwich's mean half."""
+    """Share of data sets whose interval holds the truth, for the sandwich and for the naive one, and its mean half."""
     design = random_design()
     pipeline, truth = toy(design), torch.tensor([0.5, -1.0, 2.0])
     vector = ParameterVector(pipeline)
@@ -182,7 +191,11 @@ def test_robust_terms_look_past_outliers():
 
 @pytest.mark.parametrize("shape", ["frames", "pixels", "rows and columns"])
 def test_residuals_of_any_shape_behind_the_frames(shape):
-    design = {"frames": random_design()[:, 0], "pixels": random_design(), "rows and columns": random_design().reshape(FRAMES, 2, 3, 3)}[shape]
+    design = {
+        "frames": random_design()[:, 0],
+        "pixels": random_design(),
+        "rows and columns": random_design().reshape(FRAMES, 2, 3, 3),
+    }[shape]
     pipeline = toy(design)
     pipeline.stages["r"].data = torch.randn(design.shape[:-1], generator=torch.Generator().manual_seed(7))
     result = estimate(pipeline, OBJECTIVE, torch.zeros(3), segments(12), context={})
@@ -201,7 +214,9 @@ def test_intervals_stay_inside_the_bounds_and_carry_the_bijection():
     upper_only = toy(design, upper=0.5)
     upper_only.stages["r"].data = pipeline.stages["r"].data
     vector = ParameterVector(upper_only)
-    value, low, high = intervals(vector, x * 0 - 0.7, estimate(upper_only, OBJECTIVE, x * 0 - 0.7, segments(12), context={}))["p"]
+    value, low, high = intervals(vector, x * 0 - 0.7, estimate(upper_only, OBJECTIVE, x * 0 - 0.7, segments(12), context={}))[
+        "p"
+    ]
     assert (low < value).all() and (value < high).all() and (high < 0.5).all()
 
 
@@ -224,7 +239,9 @@ def test_segment_numbers_may_have_gaps():
     pipeline.stages["r"].data = torch.randn(FRAMES, PIXELS, generator=torch.Generator().manual_seed(7))
     plain = estimate(pipeline, OBJECTIVE, torch.zeros(3), segments(10), context={})
     gaps = estimate(pipeline, OBJECTIVE, torch.zeros(3), segments(10) * 7 + 3, context={})
-    assert gaps.clusters == 10 and gaps.quantile == plain.quantile and torch.allclose(gaps.covariance, plain.covariance, rtol=1e-4)
+    assert (
+        gaps.clusters == 10 and gaps.quantile == plain.quantile and torch.allclose(gaps.covariance, plain.covariance, rtol=1e-4)
+    )
 
 
 def test_what_is_refused():

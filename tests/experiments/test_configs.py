@@ -1,0 +1,140 @@
+"""Every experiment's YAML composes as the command line does it, builds, and descends; without data and without a network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+
+import dvc.data
+from configs import __file__ as packaged
+from dvc.data import DataUnavailable
+from dvc.optimize import Phase, optimize
+from dvc.video_fit import VideoFit
+
+NAMES = sorted(path.stem for path in (Path(packaged).parent / "experiment").glob("*.yaml"))
+FRAMES = 32  # of the clip, in the tests that render one
+
+
+class Quiet:
+    """A recorder that keeps the notes."""
+
+    restored = None
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def save_video(self, *_):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch, tmp_path):
+    """No data folder, no cache, no network."""
+
+    def refuse(item):
+        raise OSError("no network in tests")
+
+    monkeypatch.delenv("DIFFVC_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dvc.data, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(dvc.data, "_download", refuse)
+
+
+def composed(name: str, *overrides: str):
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("run", overrides=[f"experiment={name}", *overrides])
+
+
+def task_of(name: str, *overrides: str):
+    torch.manual_seed(0)
+    return instantiate(composed(name, *overrides).task, _convert_="all")
+
+
+def fit_of(task) -> VideoFit:
+    """The fit of a task: itself, or the one that it repeats."""
+    return getattr(task, "fit", task)
+
+
+def short(name: str) -> list[str]:
+    first = composed(name).get("first_frame", 0)
+    return [f"last_frame={first + FRAMES}"] if "last_frame" in composed(name) else []
+
+
+def test_there_are_experiments():
+    assert {"pendulum_video", "pendulum_hybrid", "projectile_video"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_composes_and_builds(name):
+    config = composed(name)
+    assert config.name == name and len(config.claim) > 20
+    task = task_of(name)
+    assert callable(task.run) and callable(task.check)
+    pipeline = task.pipeline
+    assert pipeline.declared() and "stage" in pipeline.describe() and pipeline.mermaid().startswith("flowchart")
+    for parameter_name, parameter in pipeline.declared().items():
+        value = parameter().detach()
+        assert torch.isfinite(parameter.raw).all(), parameter_name
+        assert parameter.lower is None or (value > parameter.lower).all(), parameter_name
+        assert parameter.upper is None or (value < parameter.upper).all(), parameter_name
+        assert parameter.unit, parameter_name
+        start = parameter.to_raw(parameter.sample(20, torch.Generator().manual_seed(0)))
+        assert torch.isfinite(start).all(), parameter_name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_names_are_those_of_the_pipeline(name):
+    fit = fit_of(task_of(name))
+    for phase in fit.phases:
+        assert isinstance(phase, Phase)
+        assert set(phase.terms or ()) <= set(fit.objective.terms) and set(phase.train or ()) <= set(fit.pipeline.declared())
+    assert set(fit.final_terms) <= set(fit.objective.terms)
+    wanted = [
+        *fit.objective.outputs,
+        *fit.names.values(),
+        *(d.output for d in fit.derived.values()),
+        *fit.rendered.get("truth", {}),
+    ]
+    assert fit.pipeline.needed(wanted)
+    assert set(fit.final) >= {"level", "horizon"} and not fit.pipeline.stages[fit.names["clip"]].available
+    used = {s[1:] for inputs in fit.pipeline.wiring.values() for s in inputs.values() if s.startswith("$")}
+    assert all(used <= {*fit.context, *phase.context} for phase in fit.phases)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_steps_of_its_first_phase_and_the_loss_falls(name):
+    fit = fit_of(task_of(name, *short(name)))
+    recorder = Quiet()
+    fit.prepare(recorder)
+    assert "NO CLIP" in recorder.notes[0]
+    fit.check_first_guess()
+    phase = next(p for p in fit.phases if p.steps)
+    starts = torch.cat([fit.vector.gather()[:1], fit.vector.sample(1, torch.Generator().manual_seed(0))])
+    settings = {k: getattr(phase, k) for k in ("name", "optimizer", "terms", "train", "weights", "context", "lr", "options")}
+    losses = []
+    for steps in (0, 2):
+        found = optimize(fit.pipeline, fit.objective, [Phase(**settings, steps=steps)], starts=starts, context=fit.context)
+        losses.append(found.loss)
+    assert torch.isfinite(losses[1]).all() and losses[1].min() < losses[0].min() and losses[1].sum() < losses[0].sum()
+
+
+def test_data_that_is_missing_is_named_where_nothing_can_be_rendered():
+    with pytest.raises(Exception, match="pendulum_wall") as caught:
+        task_of("pendulum_video", "task.pipeline.stages.clip.size=null")
+    assert isinstance(caught.value.__cause__ or caught.value, DataUnavailable) or "DataUnavailable" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_certificate_of_a_small_experiment():
+    from dvc.gradient_check import format_table
+
+    task = task_of("projectile_video", "last_frame=12")
+    task.prepare(Quiet())
+    rows = task.check()
+    assert {row.name.split("/")[0] for row in rows} == {"moments", "pixels"}
+    assert all(row.passed for row in rows), format_table(rows)
