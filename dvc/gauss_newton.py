@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dvc.jvp import Evaluate, jvp_of
+from dvc.jvp import Evaluate, jacobians_of
 from dvc.losses import Objective, influence
 
 LARGEST_DAMPING = 1e7
@@ -65,11 +65,11 @@ def curvature_at(
     """A at one point x (size,), without damping; rows of numbers that are not `active` hold the priors only."""
     weights = residual_weights(objective, evaluate(x[None]))
     moving = torch.nonzero(active)[:, 0]
-    differences = jvp_of(evaluate, x, torch.eye(len(x))[moving], step[moving], worlds_at_once)
+    jacobians = jacobians_of(evaluate, x, torch.eye(len(x))[moving], step[moving], worlds_at_once)
     total = prior_curvature(prior, x)
     for name, weight in weights.items():
-        jacobian = (differences[name] * weight).flatten(1)
-        total[moving[:, None], moving] += jacobian @ jacobian.T
+        rows = jacobians[name].rows * weight.flatten()[jacobians[name].columns]
+        total[moving[:, None], moving] += rows @ rows.T
     return total
 
 

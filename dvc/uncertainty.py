@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dvc.errors import UserError
 from dvc.gauss_newton import adapted_step, prior_curvature, residual_weights
-from dvc.jvp import evaluator, jvp_of
+from dvc.jvp import Evaluate, Jacobian, evaluator, jacobians_of, jvp_of
 from dvc.losses import Objective, prior_residuals
 from dvc.parameter_vector import ParameterVector
 from dvc.pipeline import Pipeline
@@ -51,22 +51,26 @@ def t_quantile(degrees: int) -> float:
     return T_QUANTILE[max(k for k in T_QUANTILE if k <= max(1, degrees))]
 
 
-def _scores(evaluate: Any, objective: Objective, x: Tensor, step: Tensor, clusters: Tensor, worlds_at_once: int):
-    """Weighted Jacobians by term, and weighted residuals, with frames first: lists over terms."""
+class _Half(NamedTuple):
+    """What one seed says of one term."""
+
+    jacobian: Jacobian  # weighted
+    residual: Tensor  # weighted, flat
+
+
+def _half(evaluate: Evaluate, objective: Objective, x: Tensor, step: Tensor, frames: int, worlds_at_once: int) -> list[_Half]:
+    """Weighted Jacobians and residuals of every term."""
     base = evaluate(x[None])
     weights = residual_weights(objective, base)
-    differences = jvp_of(evaluate, x, torch.eye(len(x)), step, worlds_at_once)
-    jacobians, residuals = [], []
+    jacobians = jacobians_of(evaluate, x, torch.eye(len(x)), step, worlds_at_once)
+    halves = []
     for name, weight in weights.items():
         r = base[name]
-        if r.dim() < 2 or r.shape[1] != len(clusters):
-            raise UserError(
-                f"uncertainty: residual {name!r} has shape {tuple(r.shape)}; expected (world, {len(clusters)} frames, ...)"
-            )
-        frames = r.shape[1]
-        jacobians.append((differences[name] * weight).reshape(len(x), frames, -1))
-        residuals.append((r * weight)[0].reshape(frames, -1))
-    return jacobians, residuals
+        if r.dim() < 2 or r.shape[1] != frames:
+            raise UserError(f"uncertainty: residual {name!r} has shape {tuple(r.shape)}; expected (world, {frames} frames, ...)")
+        columns, rows = jacobians[name]
+        halves.append(_Half(Jacobian(columns, rows * weight.flatten()[columns]), (r * weight).flatten()))
+    return halves
 
 
 def _without_negative(data: Tensor, prior: Tensor) -> Tensor:
@@ -112,23 +116,25 @@ def estimate(
     for i, seed in enumerate(seeds):
         evaluate = evaluator(pipeline, vector, objective.outputs, {**context, "seed": seed})
         if i == 0:
-            rough, _ = _scores(evaluate, objective, x, step, labels, worlds_at_once)
-            step = adapted_step(sum((j.flatten(1) @ j.flatten(1).T for j in rough), torch.zeros(vector.size, vector.size)))
+            rough = _half(evaluate, objective, x, step, len(labels), worlds_at_once)
+            step = adapted_step(sum((h.jacobian.rows @ h.jacobian.rows.T for h in rough), torch.zeros(vector.size, vector.size)))
             del rough
-        halves.append(_scores(evaluate, objective, x, step, labels, worlds_at_once))
-    (ja, ra), (jb, rb) = halves
+        halves.append(_half(evaluate, objective, x, step, len(labels), worlds_at_once))
     size = vector.size
     prior = prior_curvature(priors, x).double() + VAGUE * torch.eye(size, dtype=torch.float64)
     parts = torch.zeros(count, size, size, dtype=torch.float64)
     scores = torch.zeros(count, size, dtype=torch.float64)
-    for a, b, r1, r2 in zip(ja, jb, ra, rb, strict=True):
+    for one, two in zip(*halves, strict=True):
+        columns = torch.unique(torch.cat([one.jacobian.columns, two.jacobian.columns]))
+        a, b = one.jacobian.on(columns), two.jacobian.on(columns)
+        segment = labels[columns // (len(one.residual) // len(labels))]
         for c in range(count):
-            inside = labels == c
-            fa, fb = a[:, inside].flatten(1), b[:, inside].flatten(1)
+            inside = segment == c
+            fa, fb = a[:, inside], b[:, inside]
             cross = (fa @ fb.T).double()
             parts[c] += 0.5 * (cross + cross.T)
             # the residual of one seed against the Jacobian of the other
-            scores[c] += 0.5 * (fa @ r2[inside].flatten() + fb @ r1[inside].flatten()).double()
+            scores[c] += 0.5 * (fa @ two.residual[columns[inside]] + fb @ one.residual[columns[inside]]).double()
     data = _without_negative(parts.sum(0), prior)
     inverse = torch.linalg.inv(data + prior)
     spectrum, axes = torch.linalg.eigh(inverse)
@@ -138,8 +144,9 @@ def estimate(
     mean = left_out.mean(0)
     spread = (left_out - mean).T @ (left_out - mean) * (count - 1) / count
     covariance = inverse @ (spread + prior) @ inverse
-    residual_count = sum(r.numel() for r in ra)
-    variance = sum(float((r * r).sum()) for r in ra) / max(1, residual_count - size)
+    residuals = [half.residual for half in halves[0]]
+    residual_count = sum(r.numel() for r in residuals)
+    variance = sum(float((r * r).sum()) for r in residuals) / max(1, residual_count - size)
     independent = variance * (inverse @ data @ inverse)
     # what a single segment tells has no spread between segments: weak, and no narrower than if samples were independent
     variances = torch.diagonal(inverse)
