@@ -19,6 +19,9 @@ _REMEDY = {
     errno.EROFS: "choose a directory on a disk that can be written",
     errno.EACCES: "choose a directory that you may write to",
     errno.EPERM: "choose a directory that you may write to",
+    errno.EEXIST: "a file is in the way, choose another directory",
+    errno.ENOTDIR: "a file is in the way, choose another directory",
+    errno.ENOENT: "choose a directory on a disk that can be written",
 }
 
 

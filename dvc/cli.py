@@ -55,6 +55,8 @@ def _chosen(options: argparse.Namespace) -> tuple[list[str], list[Experiment]]:
         hint = f"; did you mean experiment= for {close!r}?" if close else ""
         raise UserError(f"expected experiment=NAME, got none{hint}; known experiments: {', '.join(known) or 'none'}")
     sweep = getattr(options, "multirun", False)
+    if given.get("out", "runs").strip("'\"") in ("", "null"):
+        raise UserError(f"out: expected a folder, got {given['out']!r}; remedy: out=DIR, or leave it out for runs/NAME/TIME")
     names = given["experiment"].split(",") if sweep else [given["experiment"]]
     for name in names:
         if not sweep and "," in name:

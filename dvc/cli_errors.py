@@ -16,6 +16,11 @@ def one_line(error: BaseException, known_keys: Callable[[], Iterable[str]] | Non
         known_keys: called only where an unknown key was given; all keys of the configuration, dotted.
     """
     chain = list(_chain(error))
+    stage = " ".join(f"{note}:" for note in getattr(error, "__notes__", ()) if note.startswith("stage "))
+    return f"{stage} {_line(error, chain, known_keys)}" if stage else _line(error, chain, known_keys)
+
+
+def _line(error: BaseException, chain: list[BaseException], known_keys: Callable[[], Iterable[str]] | None) -> str:
     for cause in chain:
         key = re.match(r"Key '[^']*' is not in struct", str(cause))
         full_key = re.search(r"full_key: (\S+)", str(cause))
@@ -66,6 +71,10 @@ def _configuration_error(error: BaseException) -> str:
     text = _joined(" ".join(kept)) or type(error).__name__
     if type(error).__name__ == "OverrideParseException":
         return f"{lines[0]}: expected key=value in Hydra's grammar; remedy: quote special characters, 'key=\"a value\"'"
+    lost_item = re.match(r"Error merging override (\S+?)=", text)
+    if lost_item:
+        name = lost_item.group(1)
+        return f"{name}: no such item; remedy: items of a list are counted from 0; `diffvc describe ... --config` prints them"
     missing = re.match(r"Missing mandatory value: (\S+)", text)
     if missing:
         name = key or missing.group(1)
@@ -80,8 +89,8 @@ def _failed_target(error: BaseException, chain: list[BaseException]) -> str:
     target = re.search(r"target '([^']+)'", text)
     prefix = f"task.{where.group(1)}: " if where else "task: "
     name = target.group(1) if target else "_target_"
-    if len(chain) == 1:
-        return _configuration_error(error)
+    if len(chain) == 1:  # a target that is no class or function
+        return prefix + _joined(text.splitlines()[0])
     lost = text.startswith("Error locating target")
     cause = next((item for item in chain if isinstance(item, UserError)), chain[-1 if lost else 1])
     if isinstance(cause, UserError):
@@ -95,7 +104,7 @@ def _failed_target(error: BaseException, chain: list[BaseException]) -> str:
     return f"{prefix}{name} cannot be made: {type(cause).__name__}: {detail}{hint}"
 
 
-def _located(dotted: str) -> object | None:
+def located(dotted: str) -> object | None:
     """What a dotted name stands for, or None."""
     parts = dotted.split(".")
     for count in range(len(parts), 0, -1):
@@ -111,14 +120,14 @@ def _located(dotted: str) -> object | None:
 
 def _nearest_target(dotted: str) -> str:
     parent, _, last = dotted.rpartition(".")
-    owner = _located(parent) if parent else None
+    owner = located(parent) if parent else None
     hint = nearest(last, [n for n in vars(owner) if not n.startswith("_")]) if owner is not None else ""
     return hint or "; a module of your own must lie in the current folder, in --config-dir or on PYTHONPATH"
 
 
 def _nearest_argument(dotted: str, wrong: str) -> str:
     try:
-        known = [name for name in inspect.signature(_located(dotted)).parameters if name != "self"]  # type: ignore[arg-type]
+        known = [name for name in inspect.signature(located(dotted)).parameters if name != "self"]  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return ""
     return f"{nearest(wrong, known)}; known arguments: {', '.join(known)}"

@@ -71,6 +71,10 @@ class Clip(nn.Module):
 
         if not 0 <= first < last:
             raise UserError(f"Clip: expected 0 <= first < last, got {first} and {last}")
+        if any(len(box) != 4 for box in moving):
+            raise UserError(f"Clip.moving: expected boxes (left, top, right, bottom), got {[list(box) for box in moving]}")
+        if size is not None and (len(size) != 2 or not all(v >= 1 for v in size)):
+            raise UserError(f"Clip.size: expected (width, height) in pixels, got {list(size)}")
         if not levels:
             raise UserError("Clip.levels: expected at least one {scale, pad}, got none")
         for i, level in enumerate(levels):
@@ -124,6 +128,8 @@ class Clip(nn.Module):
 
         if not 0.0 < scale <= 1.0 or abs(1.0 / scale - round(1.0 / scale)) > 1e-6:
             raise UserError(f"Clip.levels[{index}].scale: expected 1, 1/2, 1/3, ..., got {scale}")
+        if not 0.0 <= pad < 1e4:
+            raise UserError(f"Clip.levels[{index}].pad: expected a number of pixels from 0, got {pad}")
         step = round(1.0 / scale)
         left, top = self.box[0] - round(pad), self.box[1] - round(pad)
         columns = -(-(self.box[2] + round(pad) - left) // step)

@@ -132,6 +132,12 @@ class GaussNewtonDescent:
         self.state = gn.GaussNewtonState(*(state[f] for f in gn.GaussNewtonState._fields))
 
 
+def torch_optimizers() -> dict[str, type]:
+    """Optimisers of torch.optim, by their names in lower case."""
+    base = torch.optim.Optimizer
+    return {k.lower(): v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, base) and v is not base}
+
+
 class TorchDescent:
     """Any optimiser of torch.optim over the unbounded numbers and, where asked, the weights of learned stages.
 
@@ -149,9 +155,7 @@ class TorchDescent:
         options: Mapping[str, Any],
         schedule: Callable[[int], float] | None = None,
     ):
-        kinds = {
-            k.lower(): v for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, torch.optim.Optimizer)
-        }
+        kinds = torch_optimizers()
         if name.lower() not in kinds:
             raise UserError(
                 f"optimizer: expected gauss_newton or one of torch.optim ({', '.join(sorted(kinds))}), got {name!r}"

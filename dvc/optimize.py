@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dvc.descent import GaussNewtonDescent, Problem, TorchDescent
+from dvc.descent import GaussNewtonDescent, Problem, TorchDescent, torch_optimizers
 from dvc.errors import UserError
 from dvc.losses import Objective
 from dvc.parameter_vector import ParameterVector
-from dvc.pipeline import Pipeline
+from dvc.pipeline import Pipeline, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Phase:
     def __post_init__(self) -> None:
         if self.steps < 0 or self.lr <= 0 or not math.isfinite(self.lr):
             raise UserError(f"phase {self.name!r}: expected steps >= 0 and lr > 0, got {self.steps} and {self.lr}")
+        if self.refresh < 1 or self.worlds_at_once < 1 or not self.tolerance >= 0.0:
+            raise UserError(
+                f"phase {self.name!r}: expected refresh and worlds_at_once >= 1 and tolerance >= 0, "
+                f"got {self.refresh}, {self.worlds_at_once} and {self.tolerance}"
+            )
         if self.survivors is not None and self.survivors < 1:
             raise UserError(f"phase {self.name!r}: survivors: expected at least 1, got {self.survivors}")
         if self.schedule not in ("constant", "cosine"):
@@ -76,10 +81,30 @@ def _schedule(phase: Phase) -> Callable[[int], float] | None:
     return lambda i: 0.5 * (1.0 + math.cos(math.pi * i / max(1, phase.steps)))
 
 
+def check_phases(phases: Sequence[Phase], objective: Objective, vector: ParameterVector) -> None:
+    """Raises: UserError for a name in any phase that does not exist: in the last one as early as in the first."""
+    for phase in phases:
+        title = f"phase {phase.name!r}"
+        for name in phase.terms or ():
+            if name not in objective.terms:
+                raise UserError(f"{title}: no term {name!r}; terms: {', '.join(objective.terms)}")
+        for name in phase.train or ():
+            if name not in vector.names:
+                raise UserError(f"{title}: no declared parameter {name!r}{did_you_mean(name, vector.names)}")
+        if phase.terms is not None and not phase.terms:
+            raise UserError(f"{title}: expected at least one term, got none; terms: {', '.join(objective.terms)}")
+        if phase.optimizer == "gauss_newton" and phase.weights:
+            raise UserError(f"{title}: gauss_newton moves declared parameters only; remedy: optimizer: adam")
+        if not (vector.names if phase.train is None else phase.train) and not phase.weights:
+            raise UserError(f"{title}: nothing to train; remedy: name parameters in `train`, or `weights: true`")
+        if phase.optimizer != "gauss_newton" and phase.optimizer.lower() not in torch_optimizers():
+            raise UserError(
+                f"{title}: optimizer: expected gauss_newton or one of torch.optim ({', '.join(sorted(torch_optimizers()))}), "
+                f"got {phase.optimizer!r}"
+            )
+
+
 def _subset(objective: Objective, names: Sequence[str] | None) -> Objective:
-    unknown = [n for n in names or () if n not in objective.terms]
-    if unknown:
-        raise UserError(f"phase: no term {unknown[0]!r}; terms: {', '.join(objective.terms)}")
     return objective if names is None else Objective({n: objective.terms[n] for n in names})
 
 
@@ -88,22 +113,18 @@ def _descent(
 ):
     problem = Problem(pipeline, _subset(objective, phase.terms), vector, {**context, **phase.context})
     train = set(vector.names if phase.train is None else phase.train)
-    unknown = train - set(vector.names)
-    if unknown:
-        raise UserError(
-            f"phase {phase.name!r}: no declared parameter {sorted(unknown)[0]!r}; declared: {', '.join(vector.names)}"
-        )
     active = torch.zeros(vector.size)
     for name in train:
         active[vector.slices[name]] = 1.0
     if phase.optimizer == "gauss_newton":
-        if not train:
-            raise UserError(f"phase {phase.name!r}: nothing to train; remedy: name parameters in `train`")
-        if phase.weights:
-            raise UserError(f"phase {phase.name!r}: gauss_newton moves declared parameters only; remedy: optimizer: adam")
         return problem, GaussNewtonDescent(problem, x.shape[0], active, phase.refresh, phase.worlds_at_once, phase.tolerance)
     weights = pipeline.weights() if phase.weights else {}
-    return problem, TorchDescent(problem, x, active, phase.optimizer, phase.lr, weights, phase.options, _schedule(phase))
+    try:
+        return problem, TorchDescent(problem, x, active, phase.optimizer, phase.lr, weights, phase.options, _schedule(phase))
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"phase {phase.name!r}: {error}; remedy: lr and options as torch.optim takes them") from error
 
 
 def select(x: Tensor, loss: Tensor, alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,6 +158,7 @@ def optimize(
     Returns: Fit; the best world is also written into the pipeline's parameters.
     """
     vector = ParameterVector(pipeline)
+    check_phases(phases, objective, vector)
     x = vector.gather() if starts is None else starts.clone()
     alive = torch.ones(x.shape[0], dtype=torch.bool)
     loss = torch.full((x.shape[0],), torch.inf)
@@ -144,6 +166,8 @@ def optimize(
     explored: tuple[Tensor | None, Tensor | None] = (None, None)
     ends: dict[str, Any] = {}
     if restored is not None:
+        if restored["names"] != vector.names:
+            raise UserError("resume: the checkpoint's parameters are not the pipeline's; remedy: the settings it was made with")
         x, alive, loss = restored["x"].clone(), restored["alive"].clone(), restored["loss"].clone()
         done_steps, first_phase, inner = restored["step"], restored["phase"], restored["inner"]
         explored, ends = restored["explored"], dict(restored["ends"])

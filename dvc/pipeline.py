@@ -17,11 +17,12 @@ from dvc.errors import UserError
 from dvc.parameter import Parameter
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name, and all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{hint} known names: {', '.join(known)}"
+    return f"{hint}; known names: {', '.join(known)}"
 
 
 def _forward_arguments(stage: nn.Module) -> tuple[dict[str, bool], bool]:
@@ -64,11 +65,11 @@ class Pipeline(nn.Module):
     def _check(self) -> list[str]:
         for name, inputs in self.wiring.items():
             if name not in self.stages:
-                raise UserError(f"wiring: no stage {name!r}{_did_you_mean(name, self.stages.keys())}")
+                raise UserError(f"wiring: no stage {name!r}{did_you_mean(name, self.stages.keys())}")
             arguments, open_ended = _forward_arguments(self.stages[name])
             for argument, source in inputs.items():
                 if argument not in arguments and not open_ended:
-                    raise UserError(f"wiring of {name!r}: no argument {argument!r}{_did_you_mean(argument, arguments)}")
+                    raise UserError(f"wiring of {name!r}: no argument {argument!r}{did_you_mean(argument, arguments)}")
                 if not isinstance(source, str):
                     raise UserError(
                         f"wiring of {name!r}.{argument}: expected 'stage', 'stage.field' or '$context', got {source!r}; "
@@ -76,7 +77,7 @@ class Pipeline(nn.Module):
                     )
                 first = source.split(".")[0]
                 if not source.startswith("$") and first not in self.stages:
-                    hint = _did_you_mean(first, self.stages.keys())
+                    hint = did_you_mean(first, self.stages.keys())
                     raise UserError(f"wiring of {name!r}.{argument}: no stage {first!r}{hint}")
         for name, stage in self.stages.items():
             arguments, _ = _forward_arguments(stage)
@@ -117,7 +118,7 @@ class Pipeline(nn.Module):
         while queue:
             name = queue.pop()
             if name not in self.stages:
-                raise UserError(f"output: no stage {name!r}{_did_you_mean(name, self.stages.keys())}")
+                raise UserError(f"output: no stage {name!r}{did_you_mean(name, self.stages.keys())}")
             if name not in wanted:
                 wanted.add(name)
                 queue.extend(self.sources(name))
@@ -134,7 +135,7 @@ class Pipeline(nn.Module):
                 value = getattr(value, field)
             else:
                 known = value.keys() if isinstance(value, Mapping) else getattr(value, "_fields", ())
-                raise UserError(f"{source!r}: {stage!r} returns no field {field!r}{_did_you_mean(field, map(str, known))}")
+                raise UserError(f"{source!r}: {stage!r} returns no field {field!r}{did_you_mean(field, map(str, known))}")
         return value
 
     def forward(
@@ -148,7 +149,7 @@ class Pipeline(nn.Module):
         for name in raw:
             if not isinstance(dict(self.stages.items()).get(name), Parameter):
                 parameters = [n for n, stage in self.stages.items() if isinstance(stage, Parameter)]
-                raise UserError(f"raw: no parameter {name!r}{_did_you_mean(name, parameters)}")
+                raise UserError(f"raw: no parameter {name!r}{did_you_mean(name, parameters)}")
         names = list(outputs) if outputs is not None else list(self.stages)
         values: dict[str, Any] = {}
         for name in self.needed(names):
@@ -161,12 +162,16 @@ class Pipeline(nn.Module):
                 if source.startswith("$"):
                     if source[1:] not in context:
                         raise UserError(
-                            f"stage {name!r}: context value {source!r} was not given{_did_you_mean(source[1:], context)}"
+                            f"stage {name!r}: context value {source!r} was not given{did_you_mean(source[1:], context)}"
                         )
                     arguments[argument] = context[source[1:]]
                 else:
                     arguments[argument] = self._lookup(source, values)
-            values[name] = stage(**arguments)
+            try:
+                values[name] = stage(**arguments)
+            except Exception as error:  # Python prints notes below the traceback; dvc.cli_errors, before the message
+                error.__notes__ = [f"stage {name!r}", *getattr(error, "__notes__", ())]  # type: ignore[attr-defined]
+                raise
         return {name: self._lookup(name, values) for name in names}
 
     # -- parameters ---------------------------------------------------------------------------------------------------
@@ -189,7 +194,7 @@ class Pipeline(nn.Module):
         """Set declared parameters, physical units, (world, *shape)."""
         for name, value in values.items():
             if name not in self.stages:
-                raise UserError(f"values: no stage {name!r}{_did_you_mean(name, self.stages.keys())}")
+                raise UserError(f"values: no stage {name!r}{did_you_mean(name, self.stages.keys())}")
             stage = self.stages[name]
             if not isinstance(stage, Parameter):
                 raise UserError(f"{name!r}: expected a Parameter, got {type(stage).__name__}")

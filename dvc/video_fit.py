@@ -15,9 +15,9 @@ from dvc.clip import Clip
 from dvc.errors import UserError
 from dvc.gradient_check import CheckRow, check_parameters, check_weights
 from dvc.losses import Objective, Term
-from dvc.optimize import Fit, Phase, optimize
+from dvc.optimize import Fit, Phase, check_phases, optimize
 from dvc.parameter_vector import ParameterVector
-from dvc.pipeline import Pipeline
+from dvc.pipeline import Pipeline, did_you_mean
 from dvc.result import Estimate, Metric, Result
 from dvc.synthesize import render_clip
 from dvc.uncertainty import Uncertainty, derived_interval, estimate, intervals
@@ -72,6 +72,10 @@ class VideoFit:
         worlds_at_once: int = 16,
         checkpoint_every: int = 5,
     ):
+        least_one = {"worlds_at_once": worlds_at_once, "checkpoint_every": checkpoint_every, "number of phases": len(phases)}
+        for name, value in least_one.items():
+            if value < 1:
+                raise UserError(f"{name}: expected at least 1, got {value}")
         if starts < 0 or (starts == 0 and not first_guess):
             raise UserError(f"starts: expected at least one start, got {starts} random ones and first_guess={first_guess}")
         self.pipeline, self.objective, self.phases, self.claim = pipeline, Objective(terms), list(phases), claim
@@ -81,10 +85,46 @@ class VideoFit:
         self.names = {"clip": "clip", "picture": "picture", "track": "ball_track", "motion": "motion", **(names or {})}
         self.checkpoint_every, self.readouts, self.rendered = int(checkpoint_every), list(readouts), dict(rendered or {})
         self.vector = ParameterVector(pipeline)
+        if self.names["clip"] not in pipeline.stages:
+            raise UserError(f"names.clip: no stage {self.names['clip']!r}{did_you_mean(self.names['clip'], pipeline.stages)}")
         clip = pipeline.stages[self.names["clip"]]
         if not isinstance(clip, Clip):
             raise UserError(f"names.clip: expected a dvc.clip.Clip, got {type(clip).__name__}")
         self.clip = clip
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """What would otherwise fail in the last phase, or after it, when all the work is done."""
+        check_phases(self.phases, self.objective, self.vector)
+        for name in self.final_terms:
+            if name not in self.objective.terms:
+                raise UserError(f"final_terms: no term {name!r}{did_you_mean(name, self.objective.terms)}")
+        outputs = [*self.names.values(), *self.objective.outputs, *(d.output for d in self.derived.values())]
+        stages = self.pipeline.needed(outputs)
+        used = [s[1:] for name in stages for s in self.pipeline.wiring.get(name, {}).values() if s.startswith("$")]
+        for name in used:
+            if name not in self.context:
+                raise UserError(f"final: expected a value of {name!r}, as the wiring uses it, got none; remedy: final.{name}=...")
+        self._check_context("final", self.final)
+        for phase in self.phases:
+            self._check_context(f"phase {phase.name!r}: context", phase.context)
+        frames = min(self.clip.last - self.clip.first, self.final.get("horizon") or self.clip.last)
+        if min(self.segments, frames) < 3:
+            raise UserError(
+                f"segments: expected at least 3, of at least one frame each, for the uncertainty, got {self.segments} segments "
+                f"and {frames} frames; remedy: a longer window, or a longer final.horizon"
+            )
+
+    def _check_context(self, where: str, context: Mapping[str, Any]) -> None:
+        wired = {s[1:] for inputs in self.pipeline.wiring.values() for s in inputs.values() if s.startswith("$")}
+        for name in context:
+            if name not in wired:
+                raise UserError(f"{where}: the wiring has no ${name}{did_you_mean(name, wired)}")
+        level, horizon = context.get("level", 0), context.get("horizon")
+        if level not in range(len(self.clip.levels)):
+            raise UserError(f"{where}: level: expected 0 to {len(self.clip.levels) - 1}, got {level!r}")
+        if horizon is not None and (type(horizon) is not int or horizon < 1):
+            raise UserError(f"{where}: horizon: expected a number of frames from 1, or null for all, got {horizon!r}")
 
     # -- the run ------------------------------------------------------------------------------------------------------
     @property
@@ -102,9 +142,18 @@ class VideoFit:
 
     def check_first_guess(self) -> None:
         """Raises UserError where the first guess puts the ball outside the frame or the model cannot be evaluated."""
+        wanted = self.pipeline.needed([self.names["track"], self.names["clip"], *self.objective.outputs])
+        derived = [d.output for d in self.derived.values()]
         with torch.no_grad():
-            values = self.pipeline([self.names["track"], f"{self.names['clip']}.film"], context={**self.context, "horizon": 1})
-        track, film = values[self.names["track"]][0, 0], values[f"{self.names['clip']}.film"]
+            values = self.pipeline([*wanted, *derived], context={**self.context, "horizon": 1})
+        for stage in wanted:
+            parts = values[stage] if isinstance(values[stage], tuple) else (values[stage],)
+            if not all(bool(torch.isfinite(part).all()) for part in parts if isinstance(part, Tensor)):
+                raise UserError(
+                    f"first guess: expected finite numbers, got others from stage {stage!r} (the first that has them); "
+                    "remedy: that stage, or first guesses of what feeds it"
+                )
+        track, film = values[self.names["track"]][0, 0], values[self.names["clip"]].film
         inside = bool(torch.isfinite(track).all()) and 0.0 <= track[0] <= film.width and 0.0 <= track[1] <= film.height
         if not inside:
             raise UserError(

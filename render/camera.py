@@ -6,6 +6,7 @@ World: z up. A camera with pitch = roll = yaw = 0 looks along +y, x to the right
 import torch
 from torch import Tensor, nn
 
+from dvc.errors import UserError
 from dvc.records import Camera, Shutter
 
 
@@ -110,14 +111,18 @@ class DriftingCamera(nn.Module):
 
     Both are linear between knots that are spread evenly over the window; the world's origin stays at its pixel.
 
-    Arguments: frame_count: frames of the window, over which the knots are spread.
+    Arguments: first_frame, last_frame: window [first, last), over which the knots are spread; or frame_count, its length.
     Forward: camera; distance_drift (world, knot): relative change of the distance to the origin; roll_drift (world, knot)
         [rad]; frames: number of frames from the first (None: all) -> Camera with a frame axis.
     """
 
-    def __init__(self, frame_count: int):
+    def __init__(self, frame_count: int | None = None, *, first_frame: int = 0, last_frame: int | None = None):
         super().__init__()
-        self.frame_count = int(frame_count)
+        if (frame_count is None) == (last_frame is None):
+            raise UserError(f"DriftingCamera: expected either frame_count or last_frame, got {frame_count} and {last_frame}")
+        self.frame_count = int(frame_count) if last_frame is None else int(last_frame) - int(first_frame)  # type: ignore[arg-type]
+        if self.frame_count < 1:
+            raise UserError(f"DriftingCamera: expected a window of at least one frame, got {self.frame_count}")
 
     def forward(self, camera: Camera, distance_drift: Tensor, roll_drift: Tensor, frames: int | None = None) -> Camera:
         count = self.frame_count if frames is None else min(int(frames), self.frame_count)

@@ -32,7 +32,7 @@ class CentreTrack(nn.Module):
         pixels = nodes.new_zeros(0)
         for _ in range(READOUT_ITERATIONS):
             s = (middle + late + spread).clamp(0.0, last - 1e-3)
-            i = s.detach().floor().long()
+            i = torch.nan_to_num(s.detach()).floor().long()  # an index; what is not finite stays so in a
             index = i[..., None].expand(*i.shape, 3)
             a = (s - i)[..., None]
             position = torch.gather(nodes, 2, index) * (1.0 - a) + torch.gather(nodes, 2, index + 1) * a
