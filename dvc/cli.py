@@ -77,6 +77,8 @@ def _make_importable(config_dir: Path | None) -> None:
 def _run(options: argparse.Namespace) -> int:
     resumed = [override for override in options.overrides if override.startswith("resume=")]
     folder = resumed[-1].partition("=")[2] if resumed else ""
+    if resumed and not folder:
+        raise UserError("resume: expected the folder of a run, got nothing; remedy: resume=RUN_DIR")
     if folder and folder != "null":
         if options.multirun:
             raise UserError("resume: expected one run, got --multirun; remedy: resume the runs of a sweep one by one")

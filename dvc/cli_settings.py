@@ -102,7 +102,7 @@ def _fits(value: Any, hint: Any) -> bool:
     items = value.values() if isinstance(value, dict) else value
     inside = _inside(hint)
     numbers = inside in (int, float) or _container(inside) is not None
-    return not numbers or all(isinstance(item, list) or _fits(item, inside) for item in items)
+    return not numbers or all((isinstance(item, list) and inside in (int, float)) or _fits(item, inside) for item in items)
 
 
 def _text(hint: Any) -> str:

@@ -1,11 +1,11 @@
 """The gradient certificate: reverse mode against central differences, at several step sizes.
 
-A row passes where the two agree within the tolerance, counting the differences' own error: rounding, from the size of the
-loss in float32, and truncation, from the change between neighbouring steps. Only the steps at which that error is about
-as small as it gets are asked: at a step where differences are noise, anything would pass. A gradient of zero passes only
-if the differences are zero within their error, and the row says so. A number at which differences at neighbouring steps
-never agree to `SMOOTH` is not smooth there (a strike enters or leaves the window): it is reported as excluded, and the
-certificate fails if that happens to more than `MOST_EXCLUDED` of the rows.
+A row passes where the two agree within the tolerance at a step whose rounding is small (`SHARP`); steps at which the
+differences are mostly noise are not asked, since there anything would pass. Rounding is read off the scatter at the smallest
+steps. Where no step is sharp, the one with the least error (rounding and the change between neighbouring steps) decides, and
+that error is granted. A gradient of zero passes only if the differences are zero within their error, and the row says so. A
+number at which differences at neighbouring steps never agree to `SMOOTH` is not smooth there (a strike enters or leaves the
+window): it is reported as excluded, and the certificate fails if that happens to more than `MOST_EXCLUDED` of the rows.
 """
 
 import math
@@ -25,6 +25,8 @@ TOLERANCE = 0.02
 SMOOTH = 0.02
 MOST_EXCLUDED = 0.3
 ROUNDING = 3e-7  # relative error of a float32 loss that is a long sum
+LEAST_ROUNDING, MOST_ROUNDING = 6e-8, 3e-6  # what may be read off the scatter of the differences
+SHARP = 0.01  # differences whose rounding is below this share decide
 
 
 class CheckRow(NamedTuple):
@@ -44,27 +46,35 @@ def compare(analytic: float, numeric: Sequence[float], steps: Sequence[float], s
     """Judge one gradient against differences at falling steps; `scale` is the size of the differenced function."""
     if not math.isfinite(analytic):
         return CheckRow(name, kind, analytic, numeric[-1], float("nan"), steps[-1], False, "not finite")
-    found: list[tuple[float, float, CheckRow]] = []  # the differences' error, their size, the verdict
+    # the scatter at the smallest steps shows the rounding; how much of it can be rounding is limited
+    scatter = abs(numeric[-1] - numeric[-2]) * steps[-1] if len(steps) > 1 else 0.0
+    noise = min(max(scatter, LEAST_ROUNDING * scale), MOST_ROUNDING * scale)
+    sharp: list[CheckRow] = []
+    blunt: list[tuple[float, CheckRow]] = []  # the differences' error, the verdict
     for i, (d, h) in enumerate(zip(numeric, steps, strict=True)):
-        rounding = ROUNDING * scale / h
-        truncation = min((abs(d - numeric[j]) for j in (i - 1, i + 1) if 0 <= j < len(steps)), default=abs(d))
-        if truncation > SMOOTH * abs(d) + 2.0 * rounding:
+        changes = [abs(d - numeric[j]) for j in (i - 1, i + 1, i + 2) if 0 <= j < len(steps)]
+        slack = 2.0 * noise / h
+        if min(changes, default=abs(d)) > SMOOTH * abs(d) + max(slack, 2.0 * ROUNDING * scale / h):
             continue
         size = max(abs(d), abs(analytic))
         error = abs(analytic - d) / size if size > 0.0 else 0.0
-        slack = truncation + 2.0 * rounding
-        agrees = abs(analytic - d) <= TOLERANCE * size + slack
-        note = ""
+        if slack <= SHARP * size:
+            agrees, note = abs(analytic - d) <= TOLERANCE * size + slack, ""
+        else:
+            slack = max(slack, 2.0 * ROUNDING * scale / h) + max(changes, default=abs(d))
+            agrees = abs(analytic - d) <= TOLERANCE * size + slack
+            note = "within the differences' error" if slack > 0.5 * size else ""
         if analytic == 0.0:
             note = "zero, as are the differences" if agrees else "zero, but the differences are not"
-        elif slack > 0.5 * size:
-            note = "within the differences' error"
-        found.append((slack, abs(d), CheckRow(name, kind, analytic, d, error, h, agrees, note)))
-    if not found:
+        row = CheckRow(name, kind, analytic, d, error, h, agrees, note)
+        if slack <= SHARP * size:
+            sharp.append(row)
+        blunt.append((slack, row))
+    if not blunt:
         return CheckRow(name, kind, analytic, numeric[-1], float("nan"), steps[-1], True, "excluded: not smooth here")
-    least = min(slack for slack, _, _ in found)
-    sharp = [row for slack, size, row in found if slack <= max(1.5 * least, 0.5 * TOLERANCE * size)]
-    return max(sharp, key=lambda row: (row.passed, -row.error))
+    least = min(slack for slack, _ in blunt)
+    asked = sharp or [row for slack, row in blunt if slack <= 1.5 * least]
+    return max(asked, key=lambda row: (row.passed, -row.error))
 
 
 def check_parameters(

@@ -161,6 +161,25 @@ class VideoFit:
                 f"({float(track[0]):.0f}, {float(track[1]):.0f}); remedy: first guesses of pivot, angle or length in pixels"
             )
 
+    def check_clip(self) -> None:
+        """Raises UserError where a term sees nothing in any of the frames that the phases show it."""
+        widest: dict[tuple[str, Any], dict[str, Any]] = {}
+        for phase in self.phases:
+            context = {**self.context, **phase.context}
+            for name in phase.terms or list(self.objective.terms):
+                before = widest.setdefault((name, context.get("level")), context).get("horizon")
+                if before is not None and (context.get("horizon") or self.clip.last) > before:
+                    widest[name, context.get("level")] = context
+        for (name, _), context in widest.items():
+            residual = self.objective.terms[name].residual
+            with torch.no_grad():
+                seen = bool((self.pipeline([residual], context=context)[residual] != 0.0).any())
+            if not seen:
+                raise UserError(
+                    f"clip: expected something that moves and that term {name!r} sees, got nothing in any frame; "
+                    f"remedy: the window, Clip.region, or the settings of stage {residual!r} (its colour and threshold)"
+                )
+
     def optimize(self, recorder: Any) -> Fit:
         """Run the phases, with progress and checkpoints."""
         steps = sum(p.steps for p in self.phases)
@@ -240,6 +259,7 @@ class VideoFit:
         """Explore, descend, measure, report."""
         self.prepare(recorder)
         self.check_first_guess()
+        self.check_clip()
         fit = self.optimize(recorder)
         recorder.note("measuring the uncertainty")
         unsure = self.uncertainty(fit.x[0])
@@ -293,7 +313,6 @@ class VideoFit:
 def overlay(real: Tensor, model: Tensor, width: int = 960) -> np.ndarray:
     """real | model | difference (times 3, around grey), uint8 (frame, row, column, 3), enlarged to about `width` pixels."""
     difference = 0.5 + 1.5 * (model - real)
-    rows = torch.cat([real, model, difference], dim=2).clamp(0.0, 1.0)
+    rows = (torch.cat([real, model, difference], dim=2).clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
     factor = max(1, round(width / rows.shape[2]))
-    rows = rows.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
-    return (rows * 255.0 + 0.5).to(torch.uint8).numpy()
+    return rows.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2).numpy()
