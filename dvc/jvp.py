@@ -86,7 +86,9 @@ class _Gathered:
         return Jacobian(columns[order], rows[:, order])
 
 
-def jacobians_of(evaluate: Evaluate, base: Tensor, directions: Tensor, step: Tensor, worlds_at_once: int = 16) -> dict[str, Jacobian]:
+def jacobians_of(
+    evaluate: Evaluate, base: Tensor, directions: Tensor, step: Tensor, worlds_at_once: int = 16
+) -> dict[str, Jacobian]:
     """Like `jvp_of`, for outputs that mostly do not change: output -> Jacobian."""
     gathered: dict[str, _Gathered] = {}
     pairs = max(1, worlds_at_once // 2)

@@ -12,6 +12,8 @@ from dvc.errors import UserError
 from dvc.parameter import Parameter
 from dvc.pipeline import Pipeline
 
+TRUE_EXPOSURE_SAMPLES = 32  # a clip's own blur is finer than what a fit needs
+
 
 @torch.no_grad()
 def render_clip(
@@ -46,8 +48,14 @@ def render_clip(
             parameter.to_value(raw[name])[0], physical, rtol=1e-3, atol=1e-6
         ):
             raise UserError(f"truth of {name!r}: expected shape {parameter.shape}, within its bounds, got {value}")
+    renderer = pipeline.stages[picture]
+    usual = getattr(renderer, "exposure_samples", None)
+    if usual is not None:
+        renderer.exposure_samples = TRUE_EXPOSURE_SAMPLES
     whole = {**context, "level": "full", "horizon": stage.last - stage.first, "seed": seed}
     images = pipeline([picture], context=whole, raw=raw)[picture].images[0]
+    if usual is not None:
+        renderer.exposure_samples = usual
     backdrop = (plain_backdrop(stage.width, stage.height) * 255.0).astype(np.float32)
     left, top, right, bottom = stage.box
     frames = []

@@ -67,10 +67,21 @@ def _half(evaluate: Evaluate, objective: Objective, x: Tensor, step: Tensor, fra
     for name, weight in weights.items():
         r = base[name]
         if r.dim() < 2 or r.shape[1] != frames:
-            raise UserError(f"uncertainty: residual {name!r} has shape {tuple(r.shape)}; expected (world, {frames} frames, ...)")
+            raise UserError(
+                f"uncertainty: residual {name!r} has shape {tuple(r.shape)}; expected (world, {frames} frames, ...)"
+            )
         columns, rows = jacobians[name]
         halves.append(_Half(Jacobian(columns, rows * weight.flatten()[columns]), (r * weight).flatten()))
     return halves
+
+
+def _rough(pipeline: Pipeline, vector: ParameterVector, objective: Objective, x: Tensor, step: Tensor, frames: int,
+           context: Mapping[str, Any], worlds_at_once: int) -> list[_Half]:  # fmt: skip
+    """A first Jacobian that only sets the size of difference steps; a part of the clip is enough, where it has a horizon."""
+    if "horizon" in context:
+        frames = max(min(frames, 8), frames // 4)
+        context = {**context, "horizon": frames}
+    return _half(evaluator(pipeline, vector, objective.outputs, context), objective, x, step, frames, worlds_at_once)
 
 
 def _without_negative(data: Tensor, prior: Tensor) -> Tensor:
@@ -116,8 +127,10 @@ def estimate(
     for i, seed in enumerate(seeds):
         evaluate = evaluator(pipeline, vector, objective.outputs, {**context, "seed": seed})
         if i == 0:
-            rough = _half(evaluate, objective, x, step, len(labels), worlds_at_once)
-            step = adapted_step(sum((h.jacobian.rows @ h.jacobian.rows.T for h in rough), torch.zeros(vector.size, vector.size)))
+            rough = _rough(pipeline, vector, objective, x, step, len(labels), {**context, "seed": seed}, worlds_at_once)
+            step = adapted_step(
+                sum((h.jacobian.rows @ h.jacobian.rows.T for h in rough), torch.zeros(vector.size, vector.size))
+            )
             del rough
         halves.append(_half(evaluate, objective, x, step, len(labels), worlds_at_once))
     size = vector.size

@@ -104,7 +104,9 @@ class VideoFit:
         used = [s[1:] for name in stages for s in self.pipeline.wiring.get(name, {}).values() if s.startswith("$")]
         for name in used:
             if name not in self.context:
-                raise UserError(f"final: expected a value of {name!r}, as the wiring uses it, got none; remedy: final.{name}=...")
+                raise UserError(
+                    f"final: expected a value of {name!r}, as the wiring uses it, got none; remedy: final.{name}=..."
+                )
         self._check_context("final", self.final)
         for phase in self.phases:
             self._check_context(f"phase {phase.name!r}: context", phase.context)
@@ -234,7 +236,9 @@ class VideoFit:
         track = out[n["track"]][0].double().numpy()
         pixels = self.clip.to_original(track)
         first = self.clip.first
-        recorder.save_table("track", ["frame", "x", "y"], [[first + i, f"{x:.3f}", f"{y:.3f}"] for i, (x, y) in enumerate(pixels)])
+        recorder.save_table(
+            "track", ["frame", "x", "y"], [[first + i, f"{x:.3f}", f"{y:.3f}"] for i, (x, y) in enumerate(pixels)]
+        )
         motion = out[n["motion"]]
         time = motion.start + motion.interval * np.arange(motion.angles.shape[1])
         inside = motion.impact_fraction[0] >= 0.0
@@ -306,7 +310,9 @@ class VideoFit:
                 for row in check_parameters(self.pipeline, objective, context, worlds_at_once=self.worlds_at_once):
                     rows.append(row._replace(name=f"{name}/{row.name}"))
                 if phase.weights:
-                    rows += [row._replace(name=f"{name}/{row.name}") for row in check_weights(self.pipeline, objective, context)]
+                    rows += [
+                        row._replace(name=f"{name}/{row.name}") for row in check_weights(self.pipeline, objective, context)
+                    ]
         return rows
 
 

@@ -43,14 +43,30 @@ class Coverage:
         noise: of a pixel, in [0, 1]; seed; everything else: of the `VideoFit` that is tested.
     """
 
-    def __init__(self, *, clips: int, boxes: Mapping[str, Sequence[Any]], noise: float = 0.01, seed: int = 0, claim: str = "", **fit_arguments: Any):
+    def __init__(
+        self,
+        *,
+        clips: int,
+        boxes: Mapping[str, Sequence[Any]],
+        noise: float = 0.01,
+        seed: int = 0,
+        claim: str = "",
+        **fit_arguments: Any,
+    ):
         fit = VideoFit(seed=seed, claim=claim, **fit_arguments)
         unknown = set(boxes) - set(fit.pipeline.declared())
         if unknown:
             raise UserError(f"Coverage.boxes: no declared parameter {sorted(unknown)[0]!r}")
         if clips < 2:
             raise UserError(f"Coverage.clips: expected at least 2, got {clips}")
-        self.fit, self.clips, self.boxes, self.noise, self.seed, self.claim = fit, int(clips), dict(boxes), float(noise), int(seed), claim
+        self.fit, self.clips, self.boxes, self.noise, self.seed, self.claim = (
+            fit,
+            int(clips),
+            dict(boxes),
+            float(noise),
+            int(seed),
+            claim,
+        )
         self.pipeline = fit.pipeline
 
     def run(self, recorder: Any) -> Result:
@@ -67,7 +83,9 @@ class Coverage:
             recorder.checkpoint({"rows": rows, "step": k + 1})
         return self._result(rows, recorder)
 
-    def _one(self, k: int, truth: Mapping[str, torch.Tensor], first_guess: torch.Tensor, generator: torch.Generator, recorder: Any) -> dict[str, Any]:
+    def _one(
+        self, k: int, truth: Mapping[str, torch.Tensor], first_guess: torch.Tensor, generator: torch.Generator, recorder: Any
+    ) -> dict[str, Any]:
         fit, vector = self.fit, self.fit.vector
         vector.scatter(first_guess)
         video = render_clip(self.pipeline, truth, clip=fit.names["clip"], picture=fit.names["picture"], context=fit.context,
@@ -80,10 +98,14 @@ class Coverage:
         for name in vector.names:
             e: Estimate = found[name]
             for key, item in (("value", e.value), ("low", e.low), ("high", e.high), ("truth", truth[name].tolist())):
-                flat[key] += list(np.ravel(np.asarray(item, float)))
-        value, low, high, true = (np.array(flat[key]) for key in ("value", "low", "high", "truth"))
+                flat[key] += np.ravel(np.asarray(item, float)).tolist()
+        low, high, true = (np.array(flat[key]) for key in ("low", "high", "truth"))
         inside = ((low <= true) & (true <= high)).tolist()
-        recorder.note(f"clip {k}: loss {float(answer.loss[0]):.1f}, {sum(inside)} of {len(inside)} intervals hold the truth")
+        outside = [label for label, is_inside in zip(vector.labels, inside, strict=True) if not is_inside]
+        recorder.note(
+            f"clip {k}: loss {float(answer.loss[0]):.1f}, {sum(inside)} of {len(inside)} intervals hold the truth"
+            + (f"; not {', '.join(outside)}" if outside else "")
+        )
         return {"loss": float(answer.loss[0]), "inside": inside, **flat}
 
     def _result(self, rows: Sequence[Mapping[str, Any]], recorder: Any) -> Result:
@@ -97,9 +119,11 @@ class Coverage:
         well = half < 0.05 * np.abs(value)
         relative = np.abs(error) / np.maximum(np.abs(true), 1e-12)
         worst = float(relative[well].max()) if well.any() else 0.0
-        recorder.save_table("coverage", ["parameter", "coverage", "rms_error", "median_half_width", "ratio"],
-                            [[n, f"{c:.3f}", f"{e:.4g}", f"{h:.4g}", f"{q:.3g}"]
-                             for n, c, e, h, q in zip(labels, inside.mean(0), rms, np.median(half, axis=0), ratio, strict=True)])  # fmt: skip
+        columns = zip(labels, inside.mean(0), rms, np.median(half, axis=0), ratio, strict=True)
+        header = ["parameter", "coverage", "rms_error", "median_half_width", "ratio"]
+        recorder.save_table(
+            "coverage", header, [[label, *(f"{number:.4g}" for number in numbers)] for label, *numbers in columns]
+        )
         recorder.save_arrays("coverage", value=value, low=low, high=high, truth=true)
         coverage, typical = float(inside.mean()), float(np.median(ratio))
         metrics = {

@@ -30,10 +30,9 @@ class HeldOutReadout:
         if self.before not in fit.ends:
             raise UserError(f"HeldOutReadout.before: expected the name of a phase ({', '.join(fit.ends)}), got {self.before!r}")
         analytic, hybrid = self._losses(task, fit.ends[self.before]), self._losses(task, fit.ends[list(fit.ends)[-1]])
-        frames = [task.clip.first + i for i in range(len(analytic))]
-        recorder.save_table("heldout", ["frame", "fitted", "analytic", "hybrid"],
-                            [[f, int(i < self.first), f"{a:.4f}", f"{h:.4f}"]
-                             for i, (f, a, h) in enumerate(zip(frames, analytic.tolist(), hybrid.tolist(), strict=True))])  # fmt: skip
+        columns = zip(analytic.tolist(), hybrid.tolist(), strict=True)
+        rows = [[task.clip.first + i, int(i < self.first), f"{a:.4f}", f"{h:.4f}"] for i, (a, h) in enumerate(columns)]
+        recorder.save_table("heldout", ["frame", "fitted", "analytic", "hybrid"], rows)
         fitted = float(hybrid[: self.first].sum() / analytic[: self.first].sum())
         heldout = float(hybrid[self.first :].sum() / analytic[self.first :].sum())
         verdict = "better" if heldout < 1.0 else "not better"

@@ -31,9 +31,14 @@ class StartsReadout:
         near = (out["length"] / out["length"][best] - 1.0).abs() < self.length
         near &= (out["wall_angle"] - out["wall_angle"][best]).abs() < self.wall_angle
         near &= (ratio - ratio[best]).abs() < self.speed_ratio  # NaN (too few strikes) does not agree
-        rows = zip(out["length"].tolist(), ratio.tolist(), out["wall_angle"].tolist(), losses.tolist(), near.tolist(), strict=True)
-        recorder.save_table("starts", ["start", "length_m", "speed_ratio", "wall_angle_rad", "loss", "agrees"],
-                            [[i, f"{a:.4f}", f"{b:.4f}", f"{c:.4f}", f"{d:.2f}", int(e)] for i, (a, b, c, d, e) in enumerate(rows)])
+        rows = zip(
+            out["length"].tolist(), ratio.tolist(), out["wall_angle"].tolist(), losses.tolist(), near.tolist(), strict=True
+        )
+        recorder.save_table(
+            "starts",
+            ["start", "length_m", "speed_ratio", "wall_angle_rad", "loss", "agrees"],
+            [[i, f"{a:.4f}", f"{b:.4f}", f"{c:.4f}", f"{d:.2f}", int(e)] for i, (a, b, c, d, e) in enumerate(rows)],
+        )
         count = int(near.sum())
         return {
             "starts": Metric(len(x), "1"),

@@ -25,14 +25,17 @@ class SwingReadout:
 
     def __call__(self, task: VideoFit, recorder: Any, fit: Fit, estimates: Mapping[str, Estimate]) -> dict[str, Metric]:
         found = task.outputs([self.strikes])[self.strikes]
-        count = int(found.count[0])
+        count = int(found.number[0])
         if count < self.least:
             recorder.note(f"strikes: expected at least {self.least} in the fitted window, got {count}; remedy: a longer window")
         if count == 0:
             return {"strikes": Metric(0, "1", f">= {self.least}", self.least == 0)}
         times, speeds = found.times[0, :count], found.speeds[0, :count]
-        recorder.save_table("strikes", ["strike", "time_s", "incoming_speed_m_s"],
-                            [[k + 1, f"{t:.5f}", f"{v:.5f}"] for k, (t, v) in enumerate(zip(times.tolist(), speeds.tolist(), strict=True))])
+        recorder.save_table(
+            "strikes",
+            ["strike", "time_s", "incoming_speed_m_s"],
+            [[k + 1, f"{t:.5f}", f"{v:.5f}"] for k, (t, v) in enumerate(zip(times.tolist(), speeds.tolist(), strict=True))],
+        )
         metrics = {
             "strike_times": Metric(times.tolist(), "s"),
             "strikes": Metric(count, "1", f">= {self.least}", count >= self.least),

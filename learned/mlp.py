@@ -1,5 +1,6 @@
 """A multilayer perceptron that starts as the zero function."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -18,15 +19,23 @@ class MLP(nn.Module):
         so that a pipeline with this network inside starts as the pipeline without it; seed: of the other layers.
     """
 
-    def __init__(self, inputs: int, outputs: int, hidden: Sequence[int] = (32, 32), activation: str = "tanh", *, zero_start: bool = True,
-                 seed: int = 0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int] = (32, 32),
+        activation: str = "tanh",
+        *,
+        zero_start: bool = True,
+        seed: int = 0,
+    ):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise UserError(f"MLP.activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         generator = torch.Generator().manual_seed(seed)
         layers: list[nn.Module] = []
         widths = [int(inputs), *map(int, hidden)]
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers += [nn.Linear(a, b), ACTIVATIONS[activation]()]
         layers.append(nn.Linear(widths[-1], int(outputs)))
         self.layers = nn.Sequential(*layers)

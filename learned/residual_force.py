@@ -17,8 +17,16 @@ class ResidualForce(nn.Module):
         used: the residual is a function of the state) -> (world, 3), held for one frame.
     """
 
-    def __init__(self, scale: float, typical: Sequence[float] = (1.0, 1.0), hidden: Sequence[int] = (16, 16), activation: str = "tanh",
-                 seed: int = 0):
+    inverse: Tensor
+
+    def __init__(
+        self,
+        scale: float,
+        typical: Sequence[float] = (1.0, 1.0),
+        hidden: Sequence[int] = (16, 16),
+        activation: str = "tanh",
+        seed: int = 0,
+    ):
         super().__init__()
         self.scale = float(scale)
         length, speed = map(float, typical)

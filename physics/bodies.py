@@ -66,7 +66,9 @@ def _step_op(name: str, kind: tuple) -> Callable[..., tuple[Tensor, Tensor, Tens
         fraction = scratch((worlds, steps), wp.float32)
         speed = scratch((worlds, steps), wp.float32)
         wp.launch(kernels.find, worlds, [initial, parameters, interval, steps], [mode, time])
-        wp.launch(kernels.replay, worlds, [initial, parameters, mode, time, interval, steps], [states, at_wall, fraction, speed])
+        wp.launch(
+            kernels.replay, worlds, [initial, parameters, mode, time, interval, steps], [states, at_wall, fraction, speed]
+        )
         return states, at_wall, fraction, speed
 
     step.__name__ = step.__qualname__ = name
@@ -99,8 +101,17 @@ class Particle:
 
     def pack(self, bodies: Bodies, forces: Forces, load: Tensor, worlds: int) -> Tensor:
         acceleration = forces.acceleration + load / bodies.mass[:, None]
-        return _columns(worlds, acceleration, forces.damping, forces.quadratic_drag, forces.restitution,
-                        forces.restitution_slope, forces.tangential_loss, forces.wall_normal, forces.wall_offset)
+        return _columns(
+            worlds,
+            acceleration,
+            forces.damping,
+            forces.quadratic_drag,
+            forces.restitution,
+            forces.restitution_slope,
+            forces.tangential_loss,
+            forces.wall_normal,
+            forces.wall_offset,
+        )
 
     def place(self, states: Tensor, bodies: Bodies) -> tuple[Tensor, Tensor]:
         identity = states.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*states.shape[:-1], 4)
@@ -121,9 +132,21 @@ class Spherical:
     def pack(self, bodies: Bodies, forces: Forces, load: Tensor, worlds: int) -> Tensor:
         inertia = _inertia_about_pivot(bodies)
         mass = bodies.mass[:, None]
-        return _columns(worlds, bodies.center_of_mass, mass * forces.acceleration, load, mass * forces.quadratic_drag[:, None],
-                        forces.damping, forces.restitution, forces.restitution_slope, forces.tangential_loss,
-                        forces.wall_normal, forces.wall_offset, inertia.flatten(1), torch.linalg.inv(inertia).flatten(1))
+        return _columns(
+            worlds,
+            bodies.center_of_mass,
+            mass * forces.acceleration,
+            load,
+            mass * forces.quadratic_drag[:, None],
+            forces.damping,
+            forces.restitution,
+            forces.restitution_slope,
+            forces.tangential_loss,
+            forces.wall_normal,
+            forces.wall_offset,
+            inertia.flatten(1),
+            torch.linalg.inv(inertia).flatten(1),
+        )
 
     def place(self, states: Tensor, bodies: Bodies) -> tuple[Tensor, Tensor]:
         q = states[..., :4]
@@ -155,9 +178,21 @@ class Revolute:
         axis = bodies.mass.new_tensor(self.axis)[None]
         about_axis = torch.einsum("i,wij,j->w", axis[0], _inertia_about_pivot(bodies), axis[0])
         mass = bodies.mass[:, None]
-        return _columns(worlds, bodies.center_of_mass, mass * forces.acceleration, load, mass * forces.quadratic_drag[:, None],
-                        forces.damping, forces.restitution, forces.restitution_slope, forces.tangential_loss,
-                        forces.wall_normal, forces.wall_offset, axis, about_axis)
+        return _columns(
+            worlds,
+            bodies.center_of_mass,
+            mass * forces.acceleration,
+            load,
+            mass * forces.quadratic_drag[:, None],
+            forces.damping,
+            forces.restitution,
+            forces.restitution_slope,
+            forces.tangential_loss,
+            forces.wall_normal,
+            forces.wall_offset,
+            axis,
+            about_axis,
+        )
 
     def place(self, states: Tensor, bodies: Bodies) -> tuple[Tensor, Tensor]:
         half = 0.5 * states[..., :1]

@@ -34,8 +34,16 @@ class Kernels(NamedTuple):
 
 
 @functools.cache
-def impact_kernels(state_type: Any, rate: wp.Function, renormalise: wp.Function, gap: wp.Function, gap_rate: wp.Function,
-                   impact: wp.Function, rest: wp.Function, parameter_type: Any) -> Kernels:
+def impact_kernels(
+    state_type: Any,
+    rate: wp.Function,
+    renormalise: wp.Function,
+    gap: wp.Function,
+    gap_rate: wp.Function,
+    impact: wp.Function,
+    rest: wp.Function,
+    parameter_type: Any,
+) -> Kernels:
     """Kernels that step one kind of body.
 
     `rate(x, p)`, `renormalise(x)`, `gap(x, p)` [m], `gap_rate(x, p)` [m/s], `impact(x, p)` and `rest(x, p)` are Warp
@@ -85,13 +93,19 @@ def impact_kernels(state_type: Any, rate: wp.Function, renormalise: wp.Function,
         return attached
 
     @wp.kernel(module="unique", enable_backward=False)
-    def find(initial: wp.array(dtype=state_type), parameters: wp.array(dtype=parameter_type), h: float, steps: int,
-             mode: wp.array2d(dtype=int), time: wp.array2d(dtype=float)):
+    def find(
+        initial: wp.array(dtype=state_type),
+        parameters: wp.array(dtype=parameter_type),
+        h: float,
+        steps: int,
+        mode: wp.array2d(dtype=int),
+        time: wp.array2d(dtype=float),
+    ):
         w = wp.tid()
         x = initial[w]
         p = parameters[w]
         for s in range(steps):
-            m = int(0)
+            m = int(FREE)
             hit = float(-1.0)
             ahead = advance(x, p, h)
             if gap(ahead, p) < 0.0 and gap(x, p) > -SKIN:
@@ -120,9 +134,18 @@ def impact_kernels(state_type: Any, rate: wp.Function, renormalise: wp.Function,
         return y
 
     @wp.kernel(module="unique")
-    def replay(initial: wp.array(dtype=state_type), parameters: wp.array(dtype=parameter_type), mode: wp.array2d(dtype=int),
-               time: wp.array2d(dtype=float), h: float, steps: int, states: wp.array2d(dtype=state_type),
-               at_wall: wp.array2d(dtype=state_type), fraction: wp.array2d(dtype=float), speed: wp.array2d(dtype=float)):
+    def replay(
+        initial: wp.array(dtype=state_type),
+        parameters: wp.array(dtype=parameter_type),
+        mode: wp.array2d(dtype=int),
+        time: wp.array2d(dtype=float),
+        h: float,
+        steps: int,
+        states: wp.array2d(dtype=state_type),
+        at_wall: wp.array2d(dtype=state_type),
+        fraction: wp.array2d(dtype=float),
+        speed: wp.array2d(dtype=float),
+    ):
         w = wp.tid()
         states[w, 0] = initial[w]
         for s in range(steps):

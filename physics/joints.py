@@ -109,8 +109,16 @@ def spherical_rest(x: state7, p: spherical_parameters):
     return spherical_renormalise(moved)
 
 
-SPHERICAL = (state7, spherical_rate, spherical_renormalise, spherical_gap, spherical_gap_rate, spherical_impact, spherical_rest,
-             spherical_parameters)
+SPHERICAL = (
+    state7,
+    spherical_rate,
+    spherical_renormalise,
+    spherical_gap,
+    spherical_gap_rate,
+    spherical_impact,
+    spherical_rest,
+    spherical_parameters,
+)
 
 
 # -- revolute ---------------------------------------------------------------------------------------------------------
@@ -174,5 +182,13 @@ def revolute_rest(x: state2, p: revolute_parameters):
     return state2(x[0] + wp.min(revolute_gap(x, p), 0.0) / jacobian, rate)
 
 
-REVOLUTE = (state2, revolute_rate, revolute_renormalise, revolute_gap, revolute_gap_rate, revolute_impact, revolute_rest,
-            revolute_parameters)
+REVOLUTE = (
+    state2,
+    revolute_rate,
+    revolute_renormalise,
+    revolute_gap,
+    revolute_gap_rate,
+    revolute_impact,
+    revolute_rest,
+    revolute_parameters,
+)

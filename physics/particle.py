@@ -88,5 +88,13 @@ def particle_rest(x: state6, p: particle_parameters):
     return particle_state(position, v - n * wp.max(wp.dot(n, v), 0.0))
 
 
-PARTICLE = (state6, particle_rate, particle_renormalise, particle_gap, particle_gap_rate, particle_impact, particle_rest,
-            particle_parameters)
+PARTICLE = (
+    state6,
+    particle_rate,
+    particle_renormalise,
+    particle_gap,
+    particle_gap_rate,
+    particle_impact,
+    particle_rest,
+    particle_parameters,
+)

@@ -30,18 +30,36 @@ class Rollout(nn.Module):
     Gradient: exact for the discrete motion, times of impact included; leaves out changes in the number of impacts.
     """
 
-    def __init__(self, kind: Any = "spherical", *, frame_rate: float, last_frame: int, first_frame: int = 0, substeps: int = 8,
-                 chunk: int = 1000, controller: nn.Module | None = None):
+    def __init__(
+        self,
+        kind: Any = "spherical",
+        *,
+        frame_rate: float,
+        last_frame: int,
+        first_frame: int = 0,
+        substeps: int = 8,
+        chunk: int = 1000,
+        controller: nn.Module | None = None,
+    ):
         super().__init__()
         if isinstance(kind, str) and kind not in KINDS:
             raise UserError(f"Rollout.kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-        for name, value in (("frame_rate", frame_rate), ("last_frame - first_frame", last_frame - first_frame), ("substeps", substeps), ("chunk", chunk)):
+        for name, value in (
+            ("frame_rate", frame_rate),
+            ("last_frame - first_frame", last_frame - first_frame),
+            ("substeps", substeps),
+            ("chunk", chunk),
+        ):
             if not value > 0:
                 raise UserError(f"Rollout.{name}: expected a positive number, got {value!r}")
         self.kind = KINDS[kind]() if isinstance(kind, str) else kind
         if substeps % 2:
             raise UserError(f"Rollout.substeps: expected an even number (a node in the middle of each frame), got {substeps}")
-        self.frame_rate, self.first_frame, self.frame_count = float(frame_rate), int(first_frame), int(last_frame) - int(first_frame)
+        self.frame_rate, self.first_frame, self.frame_count = (
+            float(frame_rate),
+            int(first_frame),
+            int(last_frame) - int(first_frame),
+        )
         self.substeps, self.chunk, self.controller = int(substeps), int(chunk), controller
 
     def forward(
@@ -63,13 +81,25 @@ class Rollout(nn.Module):
         if count < 1:
             raise UserError(f"Rollout: expected a horizon of at least one frame, got {frames!r}")
         none = torch.zeros_like(gravity)
-        optional = [none if t is None else t for t in (damping, quadratic_drag, restitution, restitution_slope, tangential_loss)]
+
+        def or_none(value: Tensor | None) -> Tensor:
+            return none if value is None else value
+
         if wall is None:
             normal, offset = gravity.new_tensor([[1.0, 0.0, 0.0]]), gravity.new_tensor([FAR_AWAY])
         else:
-            normal, offset = wall.normal, wall.offset - (none if radius is None else radius)
+            normal, offset = wall.normal, wall.offset - or_none(radius)
         acceleration = torch.stack([none, none, -gravity], dim=-1)
-        forces = Forces(acceleration, *optional, normal, offset)
+        forces = Forces(
+            acceleration=acceleration,
+            damping=or_none(damping),
+            quadratic_drag=or_none(quadratic_drag),
+            restitution=or_none(restitution),
+            restitution_slope=or_none(restitution_slope),
+            tangential_loss=or_none(tangential_loss),
+            wall_normal=normal,
+            wall_offset=offset,
+        )
         x = self.kind.state_vector(state)
         worlds = world_count(x, bodies.mass, bodies.center_of_mass, *forces)
         return self._roll(x.expand(worlds, -1), bodies, forces, worlds, count)
@@ -91,7 +121,9 @@ class Rollout(nn.Module):
             pieces.append((states if not pieces else states[:, 1:], at_wall, fraction, speed))
             x = states[:, -1]
             done += frames
-        states, at_wall, fraction, speed = (torch.cat(part, dim=1) if len(pieces) > 1 else part[0] for part in zip(*pieces, strict=True))
+        states, at_wall, fraction, speed = (
+            torch.cat(part, dim=1) if len(pieces) > 1 else part[0] for part in zip(*pieces, strict=True)
+        )
         positions, orientations = self.kind.place(states, bodies)
         at_impact, _ = self.kind.place(at_wall, bodies)
         along = (positions * forces.wall_normal[:, None]).sum(-1)

@@ -15,7 +15,7 @@ class StrikeList(NamedTuple):
     times: Tensor  # [s], from the middle of the clip's frame 0, (world, strike)
     speeds: Tensor  # incoming normal speed [m/s], (world, strike)
     speed_ratio: Tensor  # geometric mean of speed(k + 1) / speed(k) over the chosen k, (world,)
-    count: Tensor  # strikes in the window, (world,)
+    number: Tensor  # strikes in the window, (world,)
 
 
 class Strikes(nn.Module):

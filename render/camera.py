@@ -44,8 +44,15 @@ class PinholeCamera(_Angles):
         super().__init__()
         self.center = tuple(map(float, center))
 
-    def forward(self, position: Tensor, focal: Tensor, pitch: Tensor | None = None, roll: Tensor | None = None,
-                yaw: Tensor | None = None, center: Tensor | None = None) -> Camera:
+    def forward(
+        self,
+        position: Tensor,
+        focal: Tensor,
+        pitch: Tensor | None = None,
+        roll: Tensor | None = None,
+        yaw: Tensor | None = None,
+        center: Tensor | None = None,
+    ) -> Camera:
         rotation = self._rotation(focal, pitch, roll, yaw)
         center = focal.new_tensor(self.center)[None] if center is None else center
         return Camera(position, rotation, focal, center, False)
@@ -66,8 +73,16 @@ class AnchoredCamera(_Angles):
         super().__init__()
         self.center = tuple(map(float, center))
 
-    def forward(self, anchor: Tensor, span: Tensor, length: Tensor, focal: Tensor, pitch: Tensor | None = None,
-                roll: Tensor | None = None, yaw: Tensor | None = None) -> Camera:
+    def forward(
+        self,
+        anchor: Tensor,
+        span: Tensor,
+        length: Tensor,
+        focal: Tensor,
+        pitch: Tensor | None = None,
+        roll: Tensor | None = None,
+        yaw: Tensor | None = None,
+    ) -> Camera:
         rotation = self._rotation(focal, pitch, roll, yaw)
         center = focal.new_tensor(self.center)[None]
         depth = (focal * length / span)[:, None]
@@ -83,8 +98,14 @@ class OrthographicCamera(_Angles):
     Forward: anchor [px] (world, 2) pixel of the world's origin, pixels_per_metre (world,), angles [rad] -> Camera.
     """
 
-    def forward(self, anchor: Tensor, pixels_per_metre: Tensor, pitch: Tensor | None = None, roll: Tensor | None = None,
-                yaw: Tensor | None = None) -> Camera:
+    def forward(
+        self,
+        anchor: Tensor,
+        pixels_per_metre: Tensor,
+        pitch: Tensor | None = None,
+        roll: Tensor | None = None,
+        yaw: Tensor | None = None,
+    ) -> Camera:
         rotation = self._rotation(pixels_per_metre, pitch, roll, yaw)
         position = torch.zeros_like(pixels_per_metre)[:, None].expand(-1, 3)
         return Camera(position, rotation, pixels_per_metre, anchor, True)

@@ -29,8 +29,14 @@ REACH = wp.constant(4.0)  # filter widths beyond which coverage is 0 or 1
 
 
 @wp.func
-def centre_at(nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3), v: int,
-              count: int, s: float):
+def centre_at(
+    nodes: wp.array2d(dtype=wp.vec3),
+    fraction: wp.array2d(dtype=float),
+    impact: wp.array2d(dtype=wp.vec3),
+    v: int,
+    count: int,
+    s: float,
+):
     """Position at node coordinate s: linear between nodes and through the impact inside an interval."""
     i = wp.clamp(int(s), 0, count - 2)
     a = s - float(i)
@@ -47,8 +53,16 @@ def centre_at(nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float
 
 
 @wp.func
-def sample_node(pixel: wp.vec2, u: float, exposure: float, readout: wp.vec2, frame_size: wp.vec2, frame_nodes: float,
-                interval: float, middle: float):
+def sample_node(
+    pixel: wp.vec2,
+    u: float,
+    exposure: float,
+    readout: wp.vec2,
+    frame_size: wp.vec2,
+    frame_nodes: float,
+    interval: float,
+    middle: float,
+):
     """Node coordinate of a sample: readout [s] skews by the position on the frame, exposure spreads over the frame."""
     late = readout[0] * (pixel[0] / frame_size[0] - 0.5) + readout[1] * (pixel[1] / frame_size[1] - 0.5)
     return middle + late / interval + exposure * frame_nodes * u
@@ -84,9 +98,22 @@ def radiance(normal: wp.vec3, color: wp.vec3, cap_color: wp.vec3, cap_axis: wp.v
 
 
 @wp.func
-def pinhole_sample(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33, focal: float, principal: wp.vec2, step: float,
-                   width: float, color: wp.vec3, cap_color: wp.vec3, cap_axis: wp.vec3, light: wp.vec3, ambient: float):
-    """(coverage * radiance, coverage) of one sample; `centre` relative to the camera, world axes; `step` full pixels a film pixel."""
+def pinhole_sample(
+    pixel: wp.vec2,
+    centre: wp.vec3,
+    r: float,
+    rotation: wp.mat33,
+    focal: float,
+    principal: wp.vec2,
+    step: float,
+    width: float,
+    color: wp.vec3,
+    cap_color: wp.vec3,
+    cap_axis: wp.vec3,
+    light: wp.vec3,
+    ambient: float,
+):
+    """(coverage * radiance, coverage) of one sample; `centre` relative to the camera, world axes; `step`: full pixels."""
     k = 1.0 / focal
     C = rotation * centre
     d = wp.vec3((pixel[0] - principal[0]) * k, (pixel[1] - principal[1]) * k, 1.0)
@@ -112,9 +139,21 @@ def pinhole_sample(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33
 
 
 @wp.func
-def orthographic_sample(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33, scale: float, principal: wp.vec2,
-                        step: float, width: float, color: wp.vec3, cap_color: wp.vec3, cap_axis: wp.vec3, light: wp.vec3,
-                        ambient: float):
+def orthographic_sample(
+    pixel: wp.vec2,
+    centre: wp.vec3,
+    r: float,
+    rotation: wp.mat33,
+    scale: float,
+    principal: wp.vec2,
+    step: float,
+    width: float,
+    color: wp.vec3,
+    cap_color: wp.vec3,
+    cap_axis: wp.vec3,
+    light: wp.vec3,
+    ambient: float,
+):
     C = rotation * centre
     x = (pixel[0] - principal[0]) / scale - C[0]
     y = (pixel[1] - principal[1]) / scale - C[1]
@@ -140,11 +179,25 @@ def stratum(seed: int, k: int, samples: int):
 
 @wp.kernel(enable_backward=False)
 def sphere_bounds(
-    nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3),
-    radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3),
-    rotation: wp.array(dtype=wp.mat33), focal: wp.array(dtype=float), principal: wp.array(dtype=wp.vec2),
-    exposure: wp.array(dtype=float), readout: wp.array(dtype=wp.vec2), blur: wp.array(dtype=float), orthographic: int,
-    frame_nodes: float, interval: float, middle: float, origin: wp.vec2, step: float, columns: int, rows: int,
+    nodes: wp.array2d(dtype=wp.vec3),
+    fraction: wp.array2d(dtype=float),
+    impact: wp.array2d(dtype=wp.vec3),
+    radius: wp.array(dtype=float),
+    camera_position: wp.array(dtype=wp.vec3),
+    rotation: wp.array(dtype=wp.mat33),
+    focal: wp.array(dtype=float),
+    principal: wp.array(dtype=wp.vec2),
+    exposure: wp.array(dtype=float),
+    readout: wp.array(dtype=wp.vec2),
+    blur: wp.array(dtype=float),
+    orthographic: int,
+    frame_nodes: float,
+    interval: float,
+    middle: float,
+    origin: wp.vec2,
+    step: float,
+    columns: int,
+    rows: int,
     box: wp.array(dtype=wp.vec4i),
 ):
     """Film rectangle that the sphere can touch while its view is exposed (first column, first row, end column, end row)."""
@@ -176,13 +229,25 @@ def sphere_bounds(
                 high = wp.max(high, q + wp.vec2(reach, reach))
     a = (low - origin) / step
     b = (high - origin) / step
-    box[v] = wp.vec4i(int(wp.clamp(a[0], 0.0, float(columns))), int(wp.clamp(a[1], 0.0, float(rows))),
-                      int(wp.clamp(b[0] + 1.0, 0.0, float(columns))), int(wp.clamp(b[1] + 1.0, 0.0, float(rows))))
+    box[v] = wp.vec4i(
+        int(wp.clamp(a[0], 0.0, float(columns))),
+        int(wp.clamp(a[1], 0.0, float(rows))),
+        int(wp.clamp(b[0] + 1.0, 0.0, float(columns))),
+        int(wp.clamp(b[1] + 1.0, 0.0, float(rows))),
+    )
 
 
 @wp.func
-def may_touch(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33, focal: float, principal: wp.vec2, margin: float,
-              orthographic: int):
+def may_touch(
+    pixel: wp.vec2,
+    centre: wp.vec3,
+    r: float,
+    rotation: wp.mat33,
+    focal: float,
+    principal: wp.vec2,
+    margin: float,
+    orthographic: int,
+):
     """Whether the sphere's filtered silhouette can reach a pixel: cheap, and never false where it does. No gradient."""
     C = rotation * centre
     reach = r * focal
@@ -199,14 +264,34 @@ def may_touch(pixel: wp.vec2, centre: wp.vec3, r: float, rotation: wp.mat33, foc
 
 @wp.kernel
 def shade_sphere(
-    nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3),
-    radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3), rotation: wp.array(dtype=wp.mat33),
-    focal: wp.array(dtype=float), principal: wp.array(dtype=wp.vec2), exposure: wp.array(dtype=float),
-    readout: wp.array(dtype=wp.vec2), blur: wp.array(dtype=float), color: wp.array(dtype=wp.vec3),
-    cap_color: wp.array(dtype=wp.vec3), cap_axis: wp.array(dtype=wp.vec3), light: wp.array(dtype=wp.vec3),
-    ambient: wp.array(dtype=float), seed: wp.array(dtype=int), background: wp.array2d(dtype=wp.vec3), box: wp.array(dtype=wp.vec4i),
-    orthographic: int, samples: int, frame_size: wp.vec2, frame_nodes: float, interval: float, middle: float, origin: wp.vec2,
-    step: float, images: wp.array3d(dtype=wp.vec3),
+    nodes: wp.array2d(dtype=wp.vec3),
+    fraction: wp.array2d(dtype=float),
+    impact: wp.array2d(dtype=wp.vec3),
+    radius: wp.array(dtype=float),
+    camera_position: wp.array(dtype=wp.vec3),
+    rotation: wp.array(dtype=wp.mat33),
+    focal: wp.array(dtype=float),
+    principal: wp.array(dtype=wp.vec2),
+    exposure: wp.array(dtype=float),
+    readout: wp.array(dtype=wp.vec2),
+    blur: wp.array(dtype=float),
+    color: wp.array(dtype=wp.vec3),
+    cap_color: wp.array(dtype=wp.vec3),
+    cap_axis: wp.array(dtype=wp.vec3),
+    light: wp.array(dtype=wp.vec3),
+    ambient: wp.array(dtype=float),
+    seed: wp.array(dtype=int),
+    background: wp.array2d(dtype=wp.vec3),
+    box: wp.array(dtype=wp.vec4i),
+    orthographic: int,
+    samples: int,
+    frame_size: wp.vec2,
+    frame_nodes: float,
+    interval: float,
+    middle: float,
+    origin: wp.vec2,
+    step: float,
+    images: wp.array3d(dtype=wp.vec3),
 ):
     v, y, x = wp.tid()
     plate = background[y, x]
@@ -217,16 +302,44 @@ def shade_sphere(
         # the pixel's own square and the lens (blur, in full pixels), in film pixels
         width = wp.sqrt(PIXEL_VARIANCE + blur[v] * blur[v] / (step * step))
         for k in range(samples):
-            s = sample_node(pixel, stratum(seed[v], k, samples), exposure[v], readout[v], frame_size, frame_nodes, interval, middle)
+            s = sample_node(
+                pixel, stratum(seed[v], k, samples), exposure[v], readout[v], frame_size, frame_nodes, interval, middle
+            )
             centre = centre_at(nodes, fraction, impact, v, nodes.shape[1], s) - camera_position[v]
             c = wp.vec4()
             near = may_touch(pixel, centre, radius[v], rotation[v], focal[v], principal[v], REACH * step * width, orthographic)
             if near and orthographic == 0:
-                c = pinhole_sample(pixel, centre, radius[v], rotation[v], focal[v], principal[v], step, width, color[v],
-                                   cap_color[v], cap_axis[v], light[v], ambient[v])
+                c = pinhole_sample(
+                    pixel,
+                    centre,
+                    radius[v],
+                    rotation[v],
+                    focal[v],
+                    principal[v],
+                    step,
+                    width,
+                    color[v],
+                    cap_color[v],
+                    cap_axis[v],
+                    light[v],
+                    ambient[v],
+                )
             elif near:
-                c = orthographic_sample(pixel, centre, radius[v], rotation[v], focal[v], principal[v], step, width, color[v],
-                                        cap_color[v], cap_axis[v], light[v], ambient[v])
+                c = orthographic_sample(
+                    pixel,
+                    centre,
+                    radius[v],
+                    rotation[v],
+                    focal[v],
+                    principal[v],
+                    step,
+                    width,
+                    color[v],
+                    cap_color[v],
+                    cap_axis[v],
+                    light[v],
+                    ambient[v],
+                )
             total += wp.vec3(c[0], c[1], c[2]) - plate * c[3]
     images[v, y, x] = plate + total / float(samples)
 
@@ -252,11 +365,64 @@ def render_sphere(
     box = scratch((views,), wp.vec4i, requires_grad=False)
     images = scratch((views, rows, columns), wp.vec3)
     corner = wp.vec2(*origin)
-    wp.launch(sphere_bounds, views,
-              [nodes, fraction, impact, radius, camera_position, rotation, focal, principal, exposure, readout, blur,
-               int(orthographic), frame_nodes, interval, middle, corner, step, columns, rows], [box])
-    wp.launch(shade_sphere, (views, rows, columns),
-              [nodes, fraction, impact, radius, camera_position, rotation, focal, principal, exposure, readout, blur, color,
-               cap_color, cap_axis, light, ambient, seed, background, box, int(orthographic), samples, wp.vec2(*frame_size),
-               frame_nodes, interval, middle, corner, step], [images])
+    wp.launch(
+        sphere_bounds,
+        views,
+        [
+            nodes,
+            fraction,
+            impact,
+            radius,
+            camera_position,
+            rotation,
+            focal,
+            principal,
+            exposure,
+            readout,
+            blur,
+            int(orthographic),
+            frame_nodes,
+            interval,
+            middle,
+            corner,
+            step,
+            columns,
+            rows,
+        ],
+        [box],
+    )
+    wp.launch(
+        shade_sphere,
+        (views, rows, columns),
+        [
+            nodes,
+            fraction,
+            impact,
+            radius,
+            camera_position,
+            rotation,
+            focal,
+            principal,
+            exposure,
+            readout,
+            blur,
+            color,
+            cap_color,
+            cap_axis,
+            light,
+            ambient,
+            seed,
+            background,
+            box,
+            int(orthographic),
+            samples,
+            wp.vec2(*frame_size),
+            frame_nodes,
+            interval,
+            middle,
+            corner,
+            step,
+        ],
+        [images],
+    )
     return images

@@ -64,8 +64,18 @@ class SphereRender(nn.Module):
         nodes, fraction, impact = frame_windows(trajectory)
         cap = color if cap_color is None else cap_color
         towards_light = light / torch.linalg.norm(light, dim=-1, keepdim=True)
-        per_world = [radius, camera.position, camera.rotation, camera.focal, camera.center, shutter.exposure, shutter.readout,
-                     blur, color, cap]
+        per_world = [
+            radius,
+            camera.position,
+            camera.rotation,
+            camera.focal,
+            camera.center,
+            shutter.exposure,
+            shutter.readout,
+            blur,
+            color,
+            cap,
+        ]
         worlds = world_count(nodes, *per_world, towards_light, ambient)
         frames = trajectory.frame_count
 
@@ -81,7 +91,8 @@ class SphereRender(nn.Module):
         seeds = (streams % 2147483629 + 1 if seed else torch.zeros(frames)).to(nodes.device, torch.int32).repeat(worlds)
         images = render_sphere(
             *(expand_worlds(t, worlds).flatten(0, 1) for t in (nodes, fraction, impact)),
-            views(radius), views(camera.position, camera.position.dim() == 3), views(camera.rotation, camera.rotation.dim() == 4),
+            views(radius), views(camera.position, camera.position.dim() == 3),
+            views(camera.rotation, camera.rotation.dim() == 4),
             *(views(t) for t in per_world[3:]), axis, views(towards_light), views(ambient), seeds, background,
             orthographic=camera.orthographic, samples=self.exposure_samples, frame_size=(float(film.width), float(film.height)),
             frame_nodes=float(trajectory.substeps), interval=trajectory.interval, middle=float(trajectory.substeps),

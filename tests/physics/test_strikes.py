@@ -21,7 +21,7 @@ def test_times_speeds_and_their_ratio_are_those_of_a_bouncing_ball() -> None:
     strikes = Strikes(first=1, last=2)(motion(e))
     fall, speed = math.sqrt(2.0 / GRAVITY), math.sqrt(2.0 * GRAVITY)
     for world, kept in enumerate((0.8, 0.7)):
-        assert int(strikes.count[world]) >= 3
+        assert int(strikes.number[world]) >= 3
         expected = [fall, fall * (1 + 2 * kept), fall * (1 + 2 * kept + 2 * kept**2)]
         assert (strikes.times[world, :3].detach() + 0.5 / 30.0).tolist() == pytest.approx(expected, rel=1e-4)
         assert strikes.speeds[world, :3].tolist() == pytest.approx([speed, speed * kept, speed * kept**2], rel=1e-4)
@@ -42,7 +42,7 @@ def test_a_world_with_fewer_strikes_is_filled_with_nan_and_its_gradient_is_finit
 
 def test_a_short_window_has_no_ratio() -> None:
     strikes = Strikes(first=2, last=9)(motion(scalar(0.8), frames=2, substeps=2))
-    assert int(strikes.count[0]) == 0 and bool(torch.isnan(strikes.speed_ratio[0]))
+    assert int(strikes.number[0]) == 0 and bool(torch.isnan(strikes.speed_ratio[0]))
 
 
 def test_the_chosen_strikes_are_counted_from_one() -> None:
