@@ -198,7 +198,7 @@ def _without_dot(names: Mapping[str, str], key: str) -> str:
 
 def execute(plain: dict[str, Any], directory: Path, *, resume: bool = False) -> None:
     """Run the task in a directory, and print its table and the path of the report."""
-    from dvc.recorder import Recorder
+    from dvc.recorder import CHECKPOINTS, Recorder
 
     plain["out"] = str(directory)
     task = prepared_task(plain)
@@ -210,7 +210,9 @@ def execute(plain: dict[str, Any], directory: Path, *, resume: bool = False) -> 
         except KeyboardInterrupt:
             recorder.note(f"interrupted; go on with: diffvc run resume={directory}")
             raise
-        except UserError:
+        except UserError as error:
+            if isinstance(error.__cause__, OSError) and (directory / CHECKPOINTS).exists():  # a full disk
+                recorder.note(f"go on with: diffvc run resume={directory}")
             raise
         except Exception:
             path = directory / "traceback.txt"

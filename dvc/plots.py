@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dvc.atomic_file import replacing
 from dvc.errors import UserError
 
 _INK, _GRID, _MODEL, _OBSERVED, _STRIKE = "#24292f", "#d8dee4", "#0b6bcb", "#8a94a0", "#c2410c"
@@ -53,7 +54,8 @@ def _figure(path: Path, size: tuple[float, float], rows: int = 1, columns: int =
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
     yield axes
-    figure.savefig(path, metadata={"Software": None})
+    with replacing(path) as temporary:  # a full disk leaves no half picture
+        figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
 def _phases(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
