@@ -60,10 +60,12 @@ def _check_value(value: Any, hint: Any, where: str) -> None:
     if _fits(value, hint):
         return
     for choice in _choices(hint):  # the item that is wrong, rather than all that it stands among
-        if isinstance(value, _container(choice) or ()):
-            inside = _inside(choice)
-            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-                _check_value(item, inside, f"{where}.{key}" if isinstance(value, dict) else f"{where}[{key}]")
+        if isinstance(value, dict) and _container(choice) is dict:
+            for key, item in value.items():
+                _check_value(item, _inside(choice), f"{where}.{key}")
+        if isinstance(value, list) and _container(choice) is list:
+            for i, item in enumerate(value):
+                _check_value(item, _inside(choice), f"{where}[{i}]")
     raise UserError(f"{where}: expected {_text(hint)}, got {'null' if value is None else repr(value)}")
 
 
@@ -97,7 +99,7 @@ def _fits(value: Any, hint: Any) -> bool:
     container = _container(hint)
     if container is None:
         return True
-    if not isinstance(value, container):
+    if not isinstance(value, (list, dict)) or not isinstance(value, container):
         return False
     items = value.values() if isinstance(value, dict) else value
     inside = _inside(hint)

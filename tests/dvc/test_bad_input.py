@@ -46,7 +46,7 @@ task:
       steps: 2
       survivors: 1
 """
-STAGES = '''
+STAGES = """
 import torch
 
 
@@ -79,7 +79,7 @@ class Half(torch.autograd.Function):
 class WrongGradient(torch.nn.Module):
     def forward(self, x):
         return Half.apply(x)
-'''
+"""
 QUIET = ("wandb.mode=disabled", "progress=false", "out=here")
 STAGE, WIRE, PHASE = "task.pipeline.stages.", "task.pipeline.wiring.", "task.phases.0."
 
@@ -132,7 +132,7 @@ def assert_one_line(answer: tuple[int, str, str], *expected: str) -> None:
     ("clip=5", "clip.path: expected text or null, got 5"),
     (STAGE + "blur.initial=0", "blur: initial: expected a value strictly inside its bounds"),
     (STAGE + "blur.initial=nan", "blur.initial: expected a finite number, got nan"),
-    (STAGE + "blur.initial=.nan", "blur: initial: expected a number or a list of numbers, got '.nan'"),
+    (STAGE + "blur.initial=.nan", "blur.initial: expected a number or a list of numbers, got '.nan'"),
     (STAGE + "blur.lower=9", "blur: bounds: expected lower < upper, got 9.0 and 5.0"),
     (STAGE + "blur.lower=5.0", "blur: bounds: expected lower < upper, got 5.0 and 5.0"),
     (STAGE + "picture.exposure_samples=0", "exposure_samples: expected at least 1, got 0"),
@@ -176,7 +176,7 @@ def test_values(call: Call, folder: Path, override: str, expected: str) -> None:
     (["+" + STAGE + "blur.intial=1"], "did you mean 'initial'?"),
     ([STAGE + "blur._target_=dvc.Paramter"], "stages.blur: _target_ 'dvc.Paramter' cannot be imported"),
     ([STAGE + "blur._target_=dvc.errors"], "task.pipeline.stages.blur: Expected a callable target"),
-    (["~" + STAGE + "blur", "+" + STAGE + "blur={_target_: user_stages.Broken}"], 
+    (["~" + STAGE + "blur", "+" + STAGE + "blur={_target_: user_stages.Broken}"],
      "stages.blur: user_stages.Broken cannot be made: ValueError: the size is odd"),
     (["~" + STAGE + "blur", "+" + STAGE + "blur={_target_: user_stages.Broken, size: big}"],
      "stages.blur.size: expected a whole number, got 'big'"),
@@ -322,8 +322,8 @@ def test_killed_run_ends_as_a_whole_one(call: Call, folder: Path, rows: int) -> 
 # -- the certificate --------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_check_finds_a_wrong_gradient(call: Call) -> None:
-    stage, wires = "bent={_target_: user_stages.WrongGradient}", ("+" + WIRE + "bent={x: velocity}", WIRE + "start.velocity=bent")
-    status, output, _ = call("check", "+" + STAGE + stage, *wires)
+    wires = ("+" + WIRE + "bent={x: velocity}", WIRE + "start.velocity=bent")
+    status, output, _ = call("check", "+" + STAGE + "bent={_target_: user_stages.WrongGradient}", *wires)
     assert status == 1 and "failed: moments/velocity[0]" in output
 
 
@@ -332,7 +332,6 @@ def build(
     size: int, rate: float | None = None, boxes: Sequence[Sequence[float]] = (), names: Mapping[str, Any] | None = None
 ) -> None:
     """Something that a setting may name."""
-
 
 
 @pytest.fixture
