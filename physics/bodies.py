@@ -72,7 +72,7 @@ def _step_op(name: str, kind: tuple) -> Callable[..., tuple[Tensor, Tensor, Tens
         return states, at_wall, fraction, speed
 
     step.__name__ = step.__qualname__ = name
-    return warp_op(step, trace_limit=24)
+    return warp_op(step, trace_limit=24, threads=None)
 
 
 def _rotate(q: Tensor, v: Tensor) -> Tensor:
