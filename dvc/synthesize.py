@@ -48,14 +48,16 @@ def render_clip(
             parameter.to_value(raw[name])[0], physical, rtol=1e-3, atol=1e-6
         ):
             raise UserError(f"truth of {name!r}: expected shape {parameter.shape}, within its bounds, got {value}")
-    renderer = pipeline.stages[picture]
+    whole = {**context, "level": "full", "horizon": stage.last - stage.first, "seed": seed}
+    renderer: Any = pipeline.stages[picture]
     usual = getattr(renderer, "exposure_samples", None)
     if usual is not None:
         renderer.exposure_samples = TRUE_EXPOSURE_SAMPLES
-    whole = {**context, "level": "full", "horizon": stage.last - stage.first, "seed": seed}
-    images = pipeline([picture], context=whole, raw=raw)[picture].images[0]
-    if usual is not None:
-        renderer.exposure_samples = usual
+    try:
+        images = pipeline([picture], context=whole, raw=raw)[picture].images[0]
+    finally:
+        if usual is not None:
+            renderer.exposure_samples = usual
     backdrop = (plain_backdrop(stage.width, stage.height) * 255.0).astype(np.float32)
     left, top, right, bottom = stage.box
     frames = []

@@ -13,23 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"dvc", "geometry", "physics", "render", "learned", "configs", "experiments"}
-TASK = '''
-from dvc import Parameter, Pipeline
-from dvc.result import Estimate, Result
-
-
-class Toy:
-    """Two steps, so that the whole way from the YAML to the report is gone."""
-
-    def __init__(self, steps: int):
-        self.steps, self.pipeline = steps, Pipeline({"length": Parameter(1.0, 0.1, 5.0, "m")})
-
-    def run(self, recorder):
-        for step in range(self.steps):
-            recorder.step(step, 1.0 / (step + 1), "descend", {"length": 1.0})
-        return Result("a toy", {"length": Estimate(1.0, 0.9, 1.1, "m", False)}, {})
-'''
-CONFIG = "# @package _global_\nname: toy\nclaim: the wheel can run\ntask: {_target_: toy_task.Toy, steps: 2}\n"
 
 
 def command(*arguments: object, folder: Path) -> str:
@@ -95,14 +78,10 @@ def test_run_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     for experiment in (ROOT / "configs" / "experiment").glob("*.yaml"):
         assert experiment.stem in listed
 
-    configs = tmp_path / "mine" / "experiment"
-    configs.mkdir(parents=True)
-    (configs / "toy.yaml").write_text(CONFIG)
-    (tmp_path / "toy_task.py").write_text(TASK)
-    options = ["--config-dir", "mine", "wandb.mode=disabled"]
-    output = command(installed / "diffvc", "run", "experiment=toy", *options, folder=tmp_path)
+    output = command(installed / "diffvc", "run", "experiment=projectile_video", "wandb.mode=disabled", folder=tmp_path)
     report = Path(output.splitlines()[-1].removeprefix("report: "))
-    assert report.is_file() and report.is_relative_to(tmp_path / "runs" / "toy")
-    assert json.loads((report.parent / "result.json").read_text())["parameters"]["length"]["value"] == 1.0
-    left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
-    assert left == {"mine", "runs", "toy_task.py"}
+    assert report.is_file() and report.is_relative_to(tmp_path / "runs" / "projectile_video")
+    result = json.loads((report.parent / "result.json").read_text())
+    assert result["metrics"]["gravity_error"]["pass"] is True
+    assert (report.parent / "overlay.mp4").stat().st_size > 1000 and (report.parent / "track.csv").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
