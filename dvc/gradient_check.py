@@ -26,7 +26,7 @@ SMOOTH = 0.02
 MOST_EXCLUDED = 0.3
 ROUNDING = 3e-7  # relative error of a float32 loss that is a long sum
 LEAST_ROUNDING, MOST_ROUNDING = 6e-8, 3e-6  # what may be read off the scatter of the differences
-PRECISE_SHARE = 0.1  # of that error, where the sum is taken in double precision
+PRECISE_SHARE = 0.3  # of that error, where the sum is taken in double precision
 SHARP = 0.01  # differences whose rounding is below this share decide
 
 

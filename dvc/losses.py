@@ -101,15 +101,16 @@ class MomentResidual(nn.Module):
             )
 
     def _centres(self, frames: Frames) -> tuple[Tensor, Tensor]:
+        """Centres of mass [px] from the film's middle, (world, frame, 2), and the mass itself, (world, frame)."""
         mass = torch.relu((frames.images - frames.background) @ self.color - self.threshold)
         film = frames.film
-        x = film.left + (torch.arange(film.columns, device=mass.device) + 0.5) / film.scale
-        y = film.top + (torch.arange(film.rows, device=mass.device) + 0.5) / film.scale
+        # from the film's middle, so that float32 holds small displacements of far-off films
+        x = (torch.arange(film.columns, device=mass.device) + 0.5 - 0.5 * film.columns) / film.scale
+        y = (torch.arange(film.rows, device=mass.device) + 0.5 - 0.5 * film.rows) / film.scale
         total = mass.sum((-2, -1))
         floor = 0.02 * self.threshold + 1e-6
-        middle = (film.left + 0.5 * film.columns / film.scale, film.top + 0.5 * film.rows / film.scale)
-        cx = ((mass.sum(-2) * x).sum(-1) + floor * middle[0]) / (total + floor)
-        cy = ((mass.sum(-1) * y).sum(-1) + floor * middle[1]) / (total + floor)
+        cx = (mass.sum(-2) * x).sum(-1) / (total + floor)
+        cy = (mass.sum(-1) * y).sum(-1) / (total + floor)
         return torch.stack([cx, cy], dim=-1), total
 
     def forward(self, model: Frames, observed: Frames) -> Tensor:

@@ -246,22 +246,25 @@ class VideoFit:
         recorder.save_arrays("angles", time=time, model=motion.angles[0].numpy(), strikes=strikes)
         recorder.save_video("overlay", overlay(out[n["clip"]].images[0], out[n["picture"]].images[0]), self.clip.frame_rate)
 
-    def prepare(self, recorder: Any) -> None:
-        """Render the clip where there is none, and say so."""
+    def prepare(self) -> np.ndarray | None:
+        """Render the clip where there is none: its frames, uint8 (frame, row, column, 3), or None."""
         if self.clip.available:
-            return
-        recorder.note(f"NO CLIP: {self.clip.why_empty}")
-        recorder.note("Simulating and rendering a clip with known parameters instead; what follows recovers THAT one.")
+            return None
         generator = torch.Generator().manual_seed(self.seed + 1)
         truth, noise = self.rendered.get("truth", {}), float(self.rendered.get("noise", 0.01))
         video = render_clip(self.pipeline, truth, clip=self.names["clip"], picture=self.names["picture"], context=self.context,
                             noise=noise, generator=generator)  # fmt: skip
         self.clip.load(video, stabilize=False)
-        recorder.save_video("clip", video, self.clip.frame_rate)
+        return video
 
     def run(self, recorder: Any) -> Result:
         """Explore, descend, measure, report."""
-        self.prepare(recorder)
+        if not self.clip.available:
+            recorder.note(f"NO CLIP: {self.clip.why_empty}")
+            recorder.note("Simulating and rendering a clip with known parameters instead; what follows recovers THAT one.")
+        video = self.prepare()
+        if video is not None:
+            recorder.save_video("clip", video, self.clip.frame_rate)
         self.check_first_guess()
         self.check_clip()
         fit = self.optimize(recorder)
@@ -297,6 +300,7 @@ class VideoFit:
     # -- the certificate ----------------------------------------------------------------------------------------------
     def check(self) -> list[CheckRow]:
         """Gradient certificate of each term that the phases use, in the context where it is used."""
+        self.prepare()
         rows: list[CheckRow] = []
         seen: set[tuple[str, Any]] = set()
         for phase in self.phases:

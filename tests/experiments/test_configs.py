@@ -109,9 +109,8 @@ def test_its_names_are_those_of_the_pipeline(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps_of_its_first_phase_and_the_loss_falls(name):
     fit = fit_of(task_of(name, *short(name)))
-    recorder = Quiet()
-    fit.prepare(recorder)
-    assert "NO CLIP" in recorder.notes[0]
+    assert not fit.clip.available
+    assert fit.prepare() is not None
     fit.check_first_guess()
     phase = next(p for p in fit.phases if p.steps)
     starts = torch.cat([fit.vector.gather()[:1], fit.vector.sample(1, torch.Generator().manual_seed(0))])
@@ -134,7 +133,17 @@ def test_the_certificate_of_a_small_experiment():
     from dvc.gradient_check import format_table
 
     task = task_of("projectile_video", "last_frame=12")
-    task.prepare(Quiet())
+    task.prepare()
     rows = task.check()
     assert {row.name.split("/")[0] for row in rows} == {"moments", "pixels"}
     assert all(row.passed for row in rows), format_table(rows)
+
+
+def test_certificate_of_a_task_whose_clip_is_rendered(tmp_path):
+    """`diffvc check` renders the clip first, as `run` does."""
+    with initialize_config_module("configs", version_base="1.3"):
+        config = compose("run", overrides=["experiment=projectile_video", "last_frame=12", "task.segments=3"])
+    task = instantiate(config.task, _convert_="all")
+    assert task.prepare() is not None
+    frames = task.outputs(["clip"])["clip"].images
+    assert frames.shape[1] == 12
