@@ -94,6 +94,29 @@ def _columns(worlds: int, *parts: Tensor) -> Tensor:
     return torch.cat([expand_worlds(p if p.dim() == 2 else p[:, None], worlds) for p in parts], dim=1)
 
 
+def _joint_parts(bodies: Bodies, forces: Forces, load: Tensor) -> tuple[Tensor, ...]:
+    """Parameters 0-17, which both kinds of joint share (see `physics.joints`)."""
+    mass = bodies.mass[:, None]
+    return (
+        bodies.center_of_mass,
+        mass * forces.acceleration,
+        load,
+        mass * forces.quadratic_drag[:, None],
+        forces.damping,
+        forces.restitution,
+        forces.restitution_slope,
+        forces.tangential_loss,
+        forces.wall_normal,
+        forces.wall_offset,
+    )
+
+
+def _swung(q: Tensor, bodies: Bodies) -> Tensor:
+    """Pivot to centre of mass [m], turned by orientations (world, ..., 4)."""
+    arm = bodies.center_of_mass.reshape(-1, *([1] * (q.dim() - 2)), 3)
+    return _rotate(q, arm.expand(*q.shape[:-1], 3))
+
+
 class Particle:
     """A ball without spin that flies freely."""
 
@@ -131,27 +154,16 @@ class Spherical:
 
     def pack(self, bodies: Bodies, forces: Forces, load: Tensor, worlds: int) -> Tensor:
         inertia = _inertia_about_pivot(bodies)
-        mass = bodies.mass[:, None]
         return _columns(
             worlds,
-            bodies.center_of_mass,
-            mass * forces.acceleration,
-            load,
-            mass * forces.quadratic_drag[:, None],
-            forces.damping,
-            forces.restitution,
-            forces.restitution_slope,
-            forces.tangential_loss,
-            forces.wall_normal,
-            forces.wall_offset,
+            *_joint_parts(bodies, forces, load),
             inertia.flatten(1),
             torch.linalg.inv(inertia).flatten(1),
         )
 
     def place(self, states: Tensor, bodies: Bodies) -> tuple[Tensor, Tensor]:
         q = states[..., :4]
-        arm = bodies.center_of_mass.reshape(-1, *([1] * (states.dim() - 2)), 3)
-        return _rotate(q, arm.expand(*q.shape[:-1], 3)), q
+        return _swung(q, bodies), q
 
     def state_vector(self, state: State) -> Tensor:
         return torch.cat([state.position, state.velocity], dim=-1)
@@ -177,19 +189,9 @@ class Revolute:
     def pack(self, bodies: Bodies, forces: Forces, load: Tensor, worlds: int) -> Tensor:
         axis = bodies.mass.new_tensor(self.axis)[None]
         about_axis = torch.einsum("i,wij,j->w", axis[0], _inertia_about_pivot(bodies), axis[0])
-        mass = bodies.mass[:, None]
         return _columns(
             worlds,
-            bodies.center_of_mass,
-            mass * forces.acceleration,
-            load,
-            mass * forces.quadratic_drag[:, None],
-            forces.damping,
-            forces.restitution,
-            forces.restitution_slope,
-            forces.tangential_loss,
-            forces.wall_normal,
-            forces.wall_offset,
+            *_joint_parts(bodies, forces, load),
             axis,
             about_axis,
         )
@@ -198,8 +200,7 @@ class Revolute:
         half = 0.5 * states[..., :1]
         axis = states.new_tensor(self.axis)
         q = torch.cat([torch.sin(half) * axis, torch.cos(half)], dim=-1)
-        arm = bodies.center_of_mass.reshape(-1, *([1] * (states.dim() - 2)), 3)
-        return _rotate(q, arm.expand(*q.shape[:-1], 3)), q
+        return _swung(q, bodies), q
 
     def state_vector(self, state: State) -> Tensor:
         return torch.cat([state.position, state.velocity], dim=-1)
