@@ -37,7 +37,7 @@ class SphereRender(nn.Module):
         towards the light, world axes (normalised here); ambient (world,) in [0, 1]; blur (world,): standard deviation
         of the lens and of the codec [px of the full frame]; seed: 0 for strata middles, else random times per seed.
     Returns: Frames with images (world, frame, row, column, 3).
-    Gradient: see `render.sphere`; complete for one ball that nothing hides.
+    Gradient: see `render.sphere_sample`; complete for one ball that nothing hides.
     """
 
     def __init__(self, exposure_samples: int = 8):

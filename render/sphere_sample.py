@@ -1,0 +1,173 @@
+r"""A ray-traced sphere over a background plate, with motion blur, readout skew and an analytic silhouette.
+
+A film pixel is the plate plus the mean over exposure samples of `coverage * (radiance - plate)`. For the ray d through
+the pixel at the sample's own time, with C the sphere's centre seen from the camera and r its radius,
+
+    F(x) = |C x d|^2 - r^2 |d|^2        (pinhole; < 0 inside the silhouette)
+
+is exactly quadratic in the pixel x, so the signed distance s to the silhouette along grad F is a root of a quadratic.
+The pixel filter is a Gaussian with the variance of the pixel's square plus that of the lens, w^2, and its integral over the
+inside of a locally straight edge is the normal distribution function: coverage = Phi(-(s + w^2 / 2R) / w), with the first
+correction for the edge's own curvature 1/R. What a pixel sees of the sphere is shaded once, at its filtered middle and with
+its filtered normal. Visibility is thus integrated over the film analytically, and the picture is a smooth function of every
+parameter: its tape gradient holds the silhouette term and the interior term together, without edge samples and without noise.
+A film pixel is a point sample of the filtered picture: a lens narrower than half a film pixel leaves it about one per cent of
+aliasing (the area of a ball of three film pixels, as it moves by less than one).
+
+Left out, here and in the gradient: spheres smaller than about two film pixels (the edge is no longer locally straight),
+the change of filter width by readout skew (a few per cent of it), and what other objects hide.
+"""
+
+import warp as wp
+
+RIM = wp.constant(2.0e-3)  # floor of the squared sine at the rim that bounds the normal's derivative
+LEAST_COVERAGE = wp.constant(1.0e-3)  # below it, where a pixel is shaded no longer matters
+
+
+@wp.func
+def centre_at(
+    nodes: wp.array2d(dtype=wp.vec3),
+    fraction: wp.array2d(dtype=float),
+    impact: wp.array2d(dtype=wp.vec3),
+    v: int,
+    count: int,
+    s: float,
+):
+    """Position at node coordinate s: linear between nodes and through the impact inside an interval."""
+    i = wp.clamp(int(s), 0, count - 2)
+    a = s - float(i)
+    f = fraction[v, i]
+    p = nodes[v, i] * (1.0 - a) + nodes[v, i + 1] * a
+    if f >= 0.0:
+        if a < f:
+            b = a / wp.max(f, 1.0e-4)
+            p = nodes[v, i] * (1.0 - b) + impact[v, i] * b
+        else:
+            b = (1.0 - a) / wp.max(1.0 - f, 1.0e-4)
+            p = impact[v, i] * b + nodes[v, i + 1] * (1.0 - b)
+    return p
+
+
+@wp.func
+def sample_node(
+    pixel: wp.vec2,
+    u: float,
+    exposure: float,
+    readout: wp.vec2,
+    frame_size: wp.vec2,
+    frame_nodes: float,
+    interval: float,
+    middle: float,
+):
+    """Node coordinate of a sample: readout [s] skews by the position on the frame, exposure spreads over the frame."""
+    late = readout[0] * (pixel[0] / frame_size[0] - 0.5) + readout[1] * (pixel[1] / frame_size[1] - 0.5)
+    return middle + late / interval + exposure * frame_nodes * u
+
+
+@wp.func
+def film_coverage(F: float, gradient: wp.vec2, curvature: wp.vec3, width: float):
+    """Filtered inside-ness from F, its gradient and its second derivatives (xx, xy, yy), all a film pixel.
+
+    Returns it and the moments of what is inside, a truncated normal distribution across the edge: the way (x, y) from the
+    pixel's middle to its mean [film pixels], and how much the mean of F exceeds F there.
+    """
+    slope = wp.sqrt(wp.dot(gradient, gradient) + 1.0e-20)
+    e = gradient / slope
+    second = 0.5 * (curvature[0] * e[0] * e[0] + 2.0 * curvature[1] * e[0] * e[1] + curvature[2] * e[1] * e[1])
+    root = wp.sqrt(wp.max(slope * slope - 4.0 * F * second, 0.01 * slope * slope))
+    distance = 2.0 * F / (slope + root)
+    along = 0.5 * (curvature[0] + curvature[2]) - second
+    bend = 2.0 * along / root  # 1 / R at the edge: the derivative along the edge twice over that across it
+    z = distance / width + 0.5 * width * bend
+    coverage = 0.5 * (1.0 - wp.erf(z * 0.70710678))
+    inwards = 0.39894228 * wp.exp(-0.5 * z * z) / wp.max(coverage, LEAST_COVERAGE)
+    spread = width * width * (second * (1.0 + inwards * (z - inwards)) + along)
+    return wp.vec4(coverage, -width * inwards * e[0], -width * inwards * e[1], spread)
+
+
+@wp.func
+def radiance(normal: wp.vec3, color: wp.vec3, cap_color: wp.vec3, cap_axis: wp.vec3, light: wp.vec3, ambient: float):
+    """Diffuse shading; the albedo blends from `color` to `cap_color` towards the pole `cap_axis`."""
+    t = 0.5 * (1.0 + wp.dot(normal, cap_axis))
+    albedo = color + (cap_color - color) * (t * t)
+    return albedo * (ambient + (1.0 - ambient) * wp.max(wp.dot(normal, light), 0.0))
+
+
+@wp.func
+def pinhole_sample(
+    pixel: wp.vec2,
+    centre: wp.vec3,
+    r: float,
+    rotation: wp.mat33,
+    focal: float,
+    principal: wp.vec2,
+    step: float,
+    width: float,
+    color: wp.vec3,
+    cap_color: wp.vec3,
+    cap_axis: wp.vec3,
+    light: wp.vec3,
+    ambient: float,
+):
+    """(coverage * radiance, coverage) of one sample; `centre` relative to the camera, world axes; `step`: full pixels."""
+    k = 1.0 / focal
+    C = rotation * centre
+    d = wp.vec3((pixel[0] - principal[0]) * k, (pixel[1] - principal[1]) * k, 1.0)
+    m = wp.dot(C, C) - r * r
+    dd = wp.dot(d, d)
+    cd = wp.dot(C, d)
+    across = wp.cross(C, d)
+    F = wp.dot(across, across) - r * r * dd
+    h = k * step
+    gradient = wp.vec2(2.0 * h * (m * d[0] - cd * C[0]), 2.0 * h * (m * d[1] - cd * C[1]))
+    curvature = wp.vec3(2.0 * h * h * (m - C[0] * C[0]), -2.0 * h * h * C[0] * C[1], 2.0 * h * h * (m - C[1] * C[1]))
+    inside = film_coverage(F, gradient, curvature, width)
+    coverage = inside[0]
+    if cd <= 0.0:  # F is the cone in both directions
+        coverage = 0.0
+    a = d + wp.vec3(h * inside[1], h * inside[2], 0.0)
+    aa = wp.dot(a, a)
+    from_axis = wp.cross(C, a)
+    t = (wp.dot(C, a) - wp.sqrt(wp.max(r * r * aa - wp.dot(from_axis, from_axis) - inside[3], RIM * r * r * aa))) / aa
+    normal = wp.transpose(rotation) * ((a * t - C) / r)
+    seen = radiance(normal, color, cap_color, cap_axis, light, ambient) * coverage
+    return wp.vec4(seen[0], seen[1], seen[2], coverage)
+
+
+@wp.func
+def orthographic_sample(
+    pixel: wp.vec2,
+    centre: wp.vec3,
+    r: float,
+    rotation: wp.mat33,
+    scale: float,
+    principal: wp.vec2,
+    step: float,
+    width: float,
+    color: wp.vec3,
+    cap_color: wp.vec3,
+    cap_axis: wp.vec3,
+    light: wp.vec3,
+    ambient: float,
+):
+    C = rotation * centre
+    x = (pixel[0] - principal[0]) / scale - C[0]
+    y = (pixel[1] - principal[1]) / scale - C[1]
+    F = x * x + y * y - r * r
+    h = step / scale
+    inside = film_coverage(F, wp.vec2(2.0 * h * x, 2.0 * h * y), wp.vec3(2.0 * h * h, 0.0, 2.0 * h * h), width)
+    coverage = inside[0]
+    x = x + h * inside[1]
+    y = y + h * inside[2]
+    normal = wp.transpose(rotation) * (wp.vec3(x, y, -wp.sqrt(wp.max(r * r - x * x - y * y - inside[3], RIM * r * r))) / r)
+    seen = radiance(normal, color, cap_color, cap_axis, light, ambient) * coverage
+    return wp.vec4(seen[0], seen[1], seen[2], coverage)
+
+
+@wp.func
+def stratum(seed: int, k: int, samples: int):
+    """k-th exposure sample in [-1/2, 1/2]: the middle of its stratum, or, with a seed above 0, a random point of it."""
+    offset = float(0.5)
+    if seed > 0:
+        offset = wp.randf(wp.rand_init(seed, k))
+    return (float(k) + offset) / float(samples) - 0.5
