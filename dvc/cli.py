@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dvc.cli_errors import one_line
-from dvc.cli_experiments import Experiment, checked_experiment, experiments, nearest, read_yaml
+from dvc.cli_experiments import Experiment, checked_experiment, claim_of, experiments, nearest
 from dvc.errors import UserError
 
 FAILED_CHECK, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -43,12 +43,14 @@ class _Parser(argparse.ArgumentParser):
 def _chosen(options: argparse.Namespace) -> tuple[list[str], list[Experiment]]:
     """The overrides, checked as far as that goes without Hydra, and the experiments that lie in the user's folder itself."""
     known = experiments(options.config_dir)
-    given = {}
+    given: dict[str, str] = {}
     for override in options.overrides:
         key, sign, value = override.partition("=")
         if not sign and not key.startswith("~"):
             hint = f"; did you mean experiment={key}?" if key in known else ""
             raise UserError(f"settings: expected key=value, got {override!r}{hint}")
+        if key == "experiment" and key in given:
+            raise UserError(f"experiment: expected it once, got {given[key]!r} and {value!r}; remedy: keep one of them")
         given[key] = value
     if "experiment" not in given:
         close = next((key for key in given if nearest("experiment", [key])), None)
@@ -154,9 +156,9 @@ def _list(options: argparse.Namespace) -> int:
     if not known:
         print("no experiments")
     width = max(map(len, known), default=0)
-    for name, entry in known.items():
+    for name in known:
         try:
-            claim = " ".join(str(read_yaml(entry.path).get("claim") or "(states no claim)").split())
+            claim = claim_of(name, known)
         except UserError as error:
             claim = f"(unreadable: {error})"
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0

@@ -80,6 +80,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def claim_of(name: str, known: dict[str, Experiment]) -> str:
+    """The claim that an experiment states, or inherits from the experiments that it starts from."""
+    content = read_yaml(known[name].path)
+    if content.get("claim"):
+        return " ".join(str(content["claim"]).split())
+    parents = [entry for entry in content.get("defaults") or [] if isinstance(entry, str) and entry in known and entry != name]
+    for parent in reversed(parents):
+        return claim_of(parent, {n: e for n, e in known.items() if n != name})
+    return "(states no claim)"
+
+
 def checked_experiment(name: str, known: dict[str, Experiment]) -> Experiment:
     """The experiment of this name, readable, and placed at the root of the configuration.
 

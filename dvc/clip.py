@@ -1,6 +1,7 @@
 """`Clip`: a video as a stage. Frames of a window, stabilised, at several resolutions, with the background plate behind them."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,20 +12,30 @@ from dvc.records import Film, Frames
 from dvc.stabilize import apply_motion, background_motions, identity_motions, stabilized_crop
 
 
-def background_plate(crops: np.ndarray, most: int = 120) -> np.ndarray:
-    """What stands still: the median over frames, then the median over the frames near the first one.
+def background_plate(crops: np.ndarray, color: Sequence[float] | None = None, most: int = 120) -> np.ndarray:
+    """What stands still: a first guess, then the median over the frames near it.
 
-    crops: uint8 (frame, row, column, 3) -> float32 (row, column, 3) in [0, 1]. The second pass removes traces of a thing
-    that covers a pixel nearly half of the time.
+    The first guess is the median over frames; where `color` says which direction in RGB marks the thing, it is the quarter
+    of the frames that show least of it, so that a pixel may be covered most of the time. crops: uint8 (frame, row, column,
+    3) -> float32 (row, column, 3) in [0, 1]. A pixel that the thing covers in every frame keeps the thing's colour.
     """
     stride = max(1, -(-len(crops) // most))
     stack = torch.from_numpy(crops[::stride]).float()
-    plate = stack.median(dim=0).values
+    if color is None:
+        plate, share = stack.median(dim=0).values, 0.5
+    else:
+        shown = stack @ torch.tensor([float(c) for c in color])
+        least = shown.argsort(dim=0)[: max(1, len(stack) // 4), ..., None].expand(-1, -1, -1, 3)
+        plate, share = stack.gather(0, least).median(dim=0).values, 0.125
     differs = (stack - plate).abs().amax(dim=-1, keepdim=True)
-    spread = differs.flatten(1).median(dim=0).values.reshape(1, *differs.shape[1:])
-    kept = torch.where(differs > torch.clamp(spread, min=6.0), torch.nan, stack)
-    refined = torch.nanmedian(kept, dim=0).values
-    return (torch.where(torch.isnan(refined), plate, refined) / 255.0).numpy()
+    spread = torch.quantile(differs, share, dim=0)
+    for bound in (6.0, 4.0):  # the mean of what is near takes out the steps of 8 bits, which a median keeps
+        kept = torch.where(differs > torch.clamp(spread, min=bound), torch.nan, stack)
+        near = kept.nanmedian(dim=0).values if bound == 6.0 else kept.nanmean(dim=0)
+        plate = torch.where(torch.isnan(near), plate, near)
+        differs = (stack - plate).abs().amax(dim=-1, keepdim=True)
+        spread = torch.quantile(differs, share, dim=0)
+    return (plate / 255.0).numpy()
 
 
 def plain_backdrop(width: int, height: int) -> np.ndarray:
@@ -35,6 +46,13 @@ def plain_backdrop(width: int, height: int) -> np.ndarray:
     return ((light + texture)[..., None] * np.array([1.05, 0.98, 0.88], np.float32)).astype(np.float32)
 
 
+class Band(NamedTuple):
+    """Rows [top, bottom) of the whole frame."""
+
+    top: int
+    bottom: int
+
+
 class Clip(nn.Module):
     """Frames [first, last) of a video.
 
@@ -43,12 +61,15 @@ class Clip(nn.Module):
         first, last: window of frames.
         region: (left, top, right, bottom) [px]: where the thing of interest moves; must lie in the frame.
         levels: resolutions, coarse to fine: each {scale: film pixels a pixel, pad: pixels added around the region}.
+        color: direction in RGB that marks the thing (for a red one on grey: [1, -1, 0]); needed where it covers some
+            pixels for most of the window, so that the plate behind it can be told from it.
         stabilize: estimate the camera's motion from what is outside the region (and outside `moving` boxes).
         frame_rate: replaces the file's [1/s]; needed where the clip is rendered.
         size: (width, height) of a clip that is rendered. With it, a data item that cannot be found or downloaded leaves the
             clip empty (`available` is False) instead of raising: the task then renders one and says so.
-    Forward: level (index, or "full": the region at full resolution), frames (number from the first; None: all) -> Frames
-        with images of one world. Values are those of the file, in [0, 1], without undoing its response curve.
+    Forward: level (index, or a Band: rows of a plain backdrop at full resolution, to render a clip on), frames (number from
+        the first; None: all) -> Frames with images of one world. Values are those of the file, in [0, 1], without
+        undoing its response curve.
     Raises: UserError for a file that is no video, a window beyond its end or a region outside the frame.
     """
 
@@ -60,6 +81,7 @@ class Clip(nn.Module):
         region: Sequence[float],
         levels: Sequence[Mapping[str, float]] = ({"scale": 0.25},),
         *,
+        color: Sequence[float] | None = None,
         stabilize: bool = True,
         moving: Sequence[Sequence[float]] = (),
         frame_rate: float | None = None,
@@ -73,6 +95,8 @@ class Clip(nn.Module):
             raise UserError(f"Clip: expected 0 <= first < last, got {first} and {last}")
         if any(len(box) != 4 for box in moving):
             raise UserError(f"Clip.moving: expected boxes (left, top, right, bottom), got {[list(box) for box in moving]}")
+        if color is not None and (len(color) != 3 or not np.isfinite(color).all() or not any(color)):
+            raise UserError(f"Clip.color: expected three numbers, not all zero, got {list(color)}")
         if size is not None and (len(size) != 2 or not all(v >= 1 for v in size)):
             raise UserError(f"Clip.size: expected (width, height) in pixels, got {list(size)}")
         if not levels:
@@ -82,6 +106,7 @@ class Clip(nn.Module):
                 raise UserError(f"Clip.levels[{i}]: expected {{scale, pad}}, got {dict(level)}")
         self.path, self.first, self.last = path, int(first), int(last)
         self.region, self.levels, self.moving = [float(v) for v in region], [dict(level) for level in levels], list(moving)
+        self.color = None if color is None else [float(c) for c in color]
         self.stabilize, self.why_empty = bool(stabilize), "the configuration asks for a clip that the pipeline renders"
         video, rate = None, frame_rate
         if path is not None:
@@ -139,22 +164,27 @@ class Clip(nn.Module):
         )
         small = np.stack([cv2.resize(crop, (columns, rows), interpolation=cv2.INTER_AREA) for crop in crops])
         self.films.append(Film(self.width, self.height, float(left), float(top), columns, rows, 1.0 / step))
+        plate = background_plate(small, self.color)
+        # beyond the frame there is nothing to see: no copies of the border's noise
+        x, y = left + (np.arange(columns) + 0.5) * step, top + (np.arange(rows) + 0.5) * step
+        beyond = ((y < 0) | (y > self.height))[:, None] | ((x < 0) | (x > self.width))[None]
+        plate[beyond] = np.round(plate[beyond] * 255.0) / 255.0
+        small[:, beyond] = np.round(plate[beyond] * 255.0).astype(np.uint8)
         self.register_buffer(f"images_{index}", torch.from_numpy(small), persistent=False)
-        self.register_buffer(f"plate_{index}", torch.from_numpy(background_plate(small)), persistent=False)
+        self.register_buffer(f"plate_{index}", torch.from_numpy(plate), persistent=False)
 
-    def forward(self, level: int | str = 0, frames: int | None = None) -> Frames:
-        if level == "full":
-            return self._whole_region()
+    def forward(self, level: int | Band = 0, frames: int | None = None) -> Frames:
+        if isinstance(level, Band):
+            return self._backdrop(level)
         if level not in range(len(self.films)):
-            raise UserError(f"Clip level: expected 0 to {len(self.films) - 1} or 'full', got {level!r}")
+            raise UserError(f"Clip level: expected 0 to {len(self.films) - 1}, got {level!r}")
         images = getattr(self, f"images_{level}")
         count = len(images) if frames is None else min(int(frames), len(images))
         return Frames(images[None, :count].float() / 255.0, getattr(self, f"plate_{level}"), self.films[int(level)])
 
-    def _whole_region(self) -> Frames:
-        left, top, right, bottom = self.box
-        plate = torch.from_numpy(plain_backdrop(self.width, self.height)[top:bottom, left:right].copy())
-        film = Film(self.width, self.height, float(left), float(top), right - left, bottom - top, 1.0)
+    def _backdrop(self, band: Band) -> Frames:
+        plate = torch.from_numpy(plain_backdrop(self.width, self.height)[band.top : band.bottom].copy())
+        film = Film(self.width, self.height, 0.0, float(band.top), self.width, len(plate), 1.0)
         return Frames(plate[None, None], plate, film)
 
     def to_original(self, points: np.ndarray) -> np.ndarray:

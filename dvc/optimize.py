@@ -19,6 +19,10 @@ from dvc.losses import Objective
 from dvc.parameter_vector import ParameterVector
 from dvc.pipeline import Pipeline, did_you_mean
 
+# options that mean something to one kind of descent only, with their defaults
+TORCH_ONLY: Mapping[str, Any] = {"lr": 0.02, "schedule": "constant", "options": {}}
+GAUSS_NEWTON_ONLY: Mapping[str, Any] = {"refresh": 2, "tolerance": 1e-3, "worlds_at_once": 16}
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -26,9 +30,9 @@ class Phase:
 
     Arguments: optimizer: gauss_newton, or a name of torch.optim (adam, lbfgs, ...); steps: at most; terms: names of
         the objective's terms (None: all); train: names of declared parameters that move (None: all); weights: whether
-        learned weights move; context: values for "$name" in the wiring (horizon, level, ...); lr, schedule ("constant" |
-        "cosine"), options: for torch optimisers; refresh, tolerance, worlds_at_once: for gauss_newton; survivors: how
-        many of the best worlds go on from here.
+        learned weights move; context: values for "$name" in the wiring (horizon, level, ...); lr (0.02), schedule
+        ("constant" | "cosine"), options: for torch optimisers only; refresh (2), tolerance (1e-3), worlds_at_once (16): for
+        gauss_newton only; survivors: how many of the best worlds go on from here.
     """
 
     name: str = "descend"
@@ -38,26 +42,38 @@ class Phase:
     train: Sequence[str] | None = None
     weights: bool = False
     context: Mapping[str, Any] = field(default_factory=dict)
-    lr: float = 0.02
+    lr: float | None = None
     schedule: str = "constant"
     options: Mapping[str, Any] = field(default_factory=dict)
-    refresh: int = 2
-    tolerance: float = 1e-3
-    worlds_at_once: int = 16
+    refresh: int | None = None
+    tolerance: float | None = None
+    worlds_at_once: int | None = None
     survivors: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.lr <= 0 or not math.isfinite(self.lr):
-            raise UserError(f"phase {self.name!r}: expected steps >= 0 and lr > 0, got {self.steps} and {self.lr}")
-        if self.refresh < 1 or self.worlds_at_once < 1 or not self.tolerance >= 0.0:
+        not_its_own = TORCH_ONLY if self.optimizer == "gauss_newton" else GAUSS_NEWTON_ONLY
+        for name in not_its_own:
+            if getattr(self, name) not in (None, {}, "constant"):
+                raise UserError(
+                    f"phase {self.name!r}: {name} is not an option of optimizer {self.optimizer!r}; remedy: leave it out"
+                )
+        lr, refresh, at_once = self.setting("lr"), self.setting("refresh"), self.setting("worlds_at_once")
+        if self.steps < 0 or lr <= 0 or not math.isfinite(lr):
+            raise UserError(f"phase {self.name!r}: expected steps >= 0 and lr > 0, got {self.steps} and {lr}")
+        if refresh < 1 or at_once < 1 or not self.setting("tolerance") >= 0.0:
             raise UserError(
                 f"phase {self.name!r}: expected refresh and worlds_at_once >= 1 and tolerance >= 0, "
-                f"got {self.refresh}, {self.worlds_at_once} and {self.tolerance}"
+                f"got {refresh}, {at_once} and {self.tolerance}"
             )
         if self.survivors is not None and self.survivors < 1:
             raise UserError(f"phase {self.name!r}: survivors: expected at least 1, got {self.survivors}")
         if self.schedule not in ("constant", "cosine"):
             raise UserError(f"phase {self.name!r}: schedule: expected constant or cosine, got {self.schedule!r}")
+
+    def setting(self, name: str) -> Any:
+        """An option of one kind of descent, or its default."""
+        value = getattr(self, name)
+        return {**TORCH_ONLY, **GAUSS_NEWTON_ONLY}[name] if value is None else value
 
 
 class Fit(NamedTuple):
@@ -83,6 +99,10 @@ def _schedule(phase: Phase) -> Callable[[int], float] | None:
 
 def check_phases(phases: Sequence[Phase], objective: Objective, vector: ParameterVector) -> None:
     """Raises: UserError for a name in any phase that does not exist: in the last one as early as in the first."""
+    names = [phase.name for phase in phases]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"phases: expected different names, got {name!r} twice; remedy: rename one")
     for phase in phases:
         title = f"phase {phase.name!r}"
         for name in phase.terms or ():
@@ -117,10 +137,14 @@ def _descent(
     for name in train:
         active[vector.slices[name]] = 1.0
     if phase.optimizer == "gauss_newton":
-        return problem, GaussNewtonDescent(problem, x.shape[0], active, phase.refresh, phase.worlds_at_once, phase.tolerance)
+        return problem, GaussNewtonDescent(
+            problem, x.shape[0], active, phase.setting("refresh"), phase.setting("worlds_at_once"), phase.setting("tolerance")
+        )
     weights = pipeline.weights() if phase.weights else {}
     try:
-        return problem, TorchDescent(problem, x, active, phase.optimizer, phase.lr, weights, phase.options, _schedule(phase))
+        return problem, TorchDescent(
+            problem, x, active, phase.optimizer, phase.setting("lr"), weights, phase.options, _schedule(phase)
+        )
     except UserError:
         raise
     except (TypeError, ValueError) as error:

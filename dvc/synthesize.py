@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvc.clip import Clip, plain_backdrop
+from dvc.clip import Band, Clip
 from dvc.errors import UserError
 from dvc.parameter import Parameter
 from dvc.pipeline import Pipeline
 
 TRUE_EXPOSURE_SAMPLES = 32  # a clip's own blur is finer than what a fit needs
+BAND_ROWS = 64
 
 
 @torch.no_grad()
@@ -48,22 +49,21 @@ def render_clip(
             parameter.to_value(raw[name])[0], physical, rtol=1e-3, atol=1e-6
         ):
             raise UserError(f"truth of {name!r}: expected shape {parameter.shape}, within its bounds, got {value}")
-    whole = {**context, "level": "full", "horizon": stage.last - stage.first, "seed": seed}
     renderer: Any = pipeline.stages[picture]
     usual = getattr(renderer, "exposure_samples", None)
     if usual is not None:
         renderer.exposure_samples = TRUE_EXPOSURE_SAMPLES
+    count = stage.last - stage.first
+    frames = np.empty((count, stage.height, stage.width, 3), np.uint8)
     try:
-        images = pipeline([picture], context=whole, raw=raw)[picture].images[0]
+        for top in range(0, stage.height, BAND_ROWS):  # in bands, so that no more than one is in memory as floats
+            band = Band(top, min(top + BAND_ROWS, stage.height))
+            whole = {**context, "level": band, "horizon": count, "seed": seed}
+            images = pipeline([picture], context=whole, raw=raw)[picture].images[0]
+            for frame, image in zip(frames, images, strict=True):
+                noisy = 255.0 * (image + noise * torch.randn(image.shape, generator=generator))
+                frame[band.top : band.bottom] = (noisy + 0.5).clamp(0, 255).to(torch.uint8).numpy()
     finally:
         if usual is not None:
             renderer.exposure_samples = usual
-    backdrop = (plain_backdrop(stage.width, stage.height) * 255.0).astype(np.float32)
-    left, top, right, bottom = stage.box
-    frames = []
-    for image in images:
-        frame = backdrop.copy()
-        frame[top:bottom, left:right] = image.numpy() * 255.0
-        frame += 255.0 * noise * torch.randn(frame.shape, generator=generator).numpy()
-        frames.append(np.clip(frame + 0.5, 0, 255).astype(np.uint8))
-    return np.stack(frames)
+    return frames

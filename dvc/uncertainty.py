@@ -44,6 +44,15 @@ class Uncertainty(NamedTuple):
     residual_count: int
     clusters: int
     step: Tensor  # difference steps that were used, (size,)
+    told: Tensor  # A^-1 X A^-1 for X the information of each segment, then that of the priors: (clusters + 1, size, size)
+
+
+def weakly_told(told: Tensor, direction: Tensor) -> Tensor:
+    """Whether a linear combination of the parameters, `direction` (size, n), is mostly known from the priors or from a
+    single segment: its variance is split over them. (n,)"""
+    shares = torch.einsum("pi,cpq,qi->ci", direction, told, direction).clamp(min=0.0)
+    shares = shares / shares.sum(0).clamp(min=1e-30)
+    return (shares[-1] > WEAK_SHARE) | (shares[:-1].amax(0) > LONE_SHARE)
 
 
 def t_quantile(degrees: int) -> float:
@@ -161,17 +170,19 @@ def estimate(
     residual_count = sum(r.numel() for r in residuals)
     variance = sum(float((r * r).sum()) for r in residuals) / max(1, residual_count - size)
     independent = variance * (inverse @ data @ inverse)
+    told = inverse @ torch.cat([parts, prior[None]]) @ inverse
     # what a single segment tells has no spread between segments: weak, and no narrower than if samples were independent
     variances = torch.diagonal(inverse)
-    lone = (torch.diagonal(inverse @ parts @ inverse, dim1=1, dim2=2) / variances).amax(0) > LONE_SHARE
+    lone = (torch.diagonal(told[:-1], dim1=1, dim2=2) / variances).amax(0) > LONE_SHARE
     widen = torch.sqrt((torch.diagonal(independent) / torch.diagonal(covariance).clamp(min=1e-30)).clamp(min=1.0))
     widen = torch.where(lone, widen, torch.ones_like(widen))
     covariance = widen[:, None] * covariance * widen
     shrink = torch.diagonal(independent) / torch.diagonal(inverse @ spread @ inverse).clamp(min=1e-30)
-    weak = lone | (variances * torch.diagonal(prior) > WEAK_SHARE)
+    weak = weakly_told(told, torch.eye(size, dtype=torch.float64))
     return Uncertainty(
-        covariance.float(), t_quantile(count - 1), weak, residual_count * float(shrink.median()), residual_count, count, step
-    )
+        covariance.float(), t_quantile(count - 1), weak, residual_count * float(shrink.median()), residual_count, count, step,
+        told.float(),
+    )  # fmt: skip
 
 
 def intervals(vector: ParameterVector, x: Tensor, result: Uncertainty) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
@@ -194,8 +205,8 @@ def derived_interval(
     outputs: Sequence[str],
     context: Mapping[str, Any],
     worlds_at_once: int = 16,
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """output -> (value, half-width of its 95 % interval) by the delta method, for outputs that are numbers a world."""
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """output -> (value, half-width of its 95 % interval by the delta method, whether it is weak), for numbers a world."""
     evaluate = evaluator(pipeline, vector, outputs, context)
     base = evaluate(x[None])
     gradient = jvp_of(evaluate, x, torch.eye(vector.size), result.step, worlds_at_once)
@@ -203,5 +214,5 @@ def derived_interval(
     for name in outputs:
         g = gradient[name].reshape(vector.size, -1)
         half = result.quantile * torch.sqrt(torch.einsum("pi,pq,qi->i", g, result.covariance, g).clamp(min=0.0))
-        found[name] = (base[name][0], half.reshape(base[name][0].shape))
+        found[name] = (base[name][0], half.reshape(base[name][0].shape), weakly_told(result.told, g))
     return found

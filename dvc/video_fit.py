@@ -217,16 +217,17 @@ class VideoFit:
         """Declared and derived parameters with their intervals."""
         found: dict[str, Estimate] = {}
         for name, (value, low, high) in intervals(self.vector, x, unsure).items():
-            weak = bool(unsure.weak[self.vector.slices[name]].any())
-            found[name] = Estimate(value.tolist(), low.tolist(), high.tolist(), self.vector.parameters[name].unit, weak)
+            is_weak = bool(unsure.weak[self.vector.slices[name]].any())
+            found[name] = Estimate(value.tolist(), low.tolist(), high.tolist(), self.vector.parameters[name].unit, is_weak)
         outputs = [d.output for d in self.derived.values()]
         if outputs:
             halves = derived_interval(self.pipeline, self.vector, x, unsure, outputs, self.context, self.worlds_at_once)
             for name, d in self.derived.items():
-                value, half = halves[d.output]
+                value, half, weak = halves[d.output]
                 if not bool(torch.isfinite(value).all() and torch.isfinite(half).all()):
                     continue  # not defined at the answer (too few strikes, say); the run reports what is missing
-                found[name] = Estimate(value.tolist(), (value - half).tolist(), (value + half).tolist(), d.unit, False)
+                low, high = value - half, value + half
+                found[name] = Estimate(value.tolist(), low.tolist(), high.tolist(), d.unit, bool(weak.any()))
         return found
 
     def save_artefacts(self, recorder: Any, found: Mapping[str, Estimate]) -> None:

@@ -29,7 +29,7 @@ def sphere_bounds(
     frame_nodes: float,
     interval: float,
     middle: float,
-    origin: wp.vec2,
+    origin: wp.array(dtype=wp.vec2),
     step: float,
     columns: int,
     rows: int,
@@ -62,8 +62,8 @@ def sphere_bounds(
                 reach += margin
                 low = wp.min(low, q - wp.vec2(reach, reach))
                 high = wp.max(high, q + wp.vec2(reach, reach))
-    a = (low - origin) / step
-    b = (high - origin) / step
+    a = (low - origin[0]) / step
+    b = (high - origin[0]) / step
     box[v] = wp.vec4i(
         int(wp.clamp(a[0], 0.0, float(columns))),
         int(wp.clamp(a[1], 0.0, float(rows))),
@@ -124,7 +124,7 @@ def shade_sphere(
     frame_nodes: float,
     interval: float,
     middle: float,
-    origin: wp.vec2,
+    origin: wp.array(dtype=wp.vec2),
     step: float,
     images: wp.array3d(dtype=wp.vec3),
 ):
@@ -133,7 +133,7 @@ def shade_sphere(
     edge = box[v]
     total = wp.vec3()
     if x >= edge[0] and x < edge[2] and y >= edge[1] and y < edge[3]:
-        pixel = origin + wp.vec2(float(x) + 0.5, float(y) + 0.5) * step
+        pixel = origin[0] + wp.vec2(float(x) + 0.5, float(y) + 0.5) * step
         # the pixel's own square and the lens (blur, in full pixels), in film pixels
         width = wp.sqrt(PIXEL_VARIANCE + blur[v] * blur[v] / (step * step))
         for k in range(samples):
@@ -179,7 +179,7 @@ def shade_sphere(
     images[v, y, x] = plate + total / float(samples)
 
 
-@warp_op(shared=("background",), seeds=("seed",), threads=None, trace_limit=24)
+@warp_op(shared=("background", "origin"), seeds=("seed",), threads=None, trace_limit=24)
 def render_sphere(
     nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3),
     radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3), rotation: wp.array(dtype=wp.mat33),
@@ -187,19 +187,19 @@ def render_sphere(
     readout: wp.array(dtype=wp.vec2), blur: wp.array(dtype=float), color: wp.array(dtype=wp.vec3),
     cap_color: wp.array(dtype=wp.vec3), cap_axis: wp.array(dtype=wp.vec3), light: wp.array(dtype=wp.vec3),
     ambient: wp.array(dtype=float), seed: wp.array(dtype=int), background: wp.array2d(dtype=wp.vec3),
-    *, orthographic: bool, samples: int, frame_size: tuple, frame_nodes: float, interval: float, middle: float, origin: tuple,
+    origin: wp.array(dtype=wp.vec2),
+    *, orthographic: bool, samples: int, frame_size: tuple, frame_nodes: float, interval: float, middle: float,
     step: float,
 ):  # fmt: skip
-    """Images (view, row, column) of one sphere; the leading axis of all but `background` is the view (world x frame).
+    """Images (view, row, column) of one sphere; the leading axis of all but the last two inputs is the view.
 
     Static: `frame_nodes` nodes a frame, `interval` seconds a node, `middle` node coordinate of the frame's middle,
-    `origin` of the film in full pixels, `step` full pixels a film pixel.
+    `step` full pixels a film pixel; `origin`: where the film begins, in full pixels.
     """
     rows, columns = background.shape
     views = nodes.shape[0]
     box = scratch((views,), wp.vec4i, requires_grad=False)
     images = scratch((views, rows, columns), wp.vec3)
-    corner = wp.vec2(*origin)
     wp.launch(
         sphere_bounds,
         views,
@@ -219,7 +219,7 @@ def render_sphere(
             frame_nodes,
             interval,
             middle,
-            corner,
+            origin,
             step,
             columns,
             rows,
@@ -255,7 +255,7 @@ def render_sphere(
             frame_nodes,
             interval,
             middle,
-            corner,
+            origin,
             step,
         ],
         [images],

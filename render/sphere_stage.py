@@ -94,8 +94,9 @@ class SphereRender(nn.Module):
             views(radius), views(camera.position, camera.position.dim() == 3),
             views(camera.rotation, camera.rotation.dim() == 4),
             *(views(t) for t in per_world[3:]), axis, views(towards_light), views(ambient), seeds, background,
+            torch.tensor([[film.left, film.top]], device=nodes.device),
             orthographic=camera.orthographic, samples=self.exposure_samples, frame_size=(float(film.width), float(film.height)),
             frame_nodes=float(trajectory.substeps), interval=trajectory.interval, middle=float(trajectory.substeps),
-            origin=(film.left, film.top), step=1.0 / film.scale,
+            step=1.0 / film.scale,
         )  # fmt: skip
         return Frames(images.unflatten(0, (worlds, frames)), background, film)

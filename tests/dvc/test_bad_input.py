@@ -147,7 +147,8 @@ def assert_one_line(answer: tuple[int, str, str], *expected: str) -> None:
     (STAGE + "clip.region=[0,0,480,999]", "Clip.region: expected left < right within 0..480"),
     (STAGE + "clip.region=null", "clip.region: expected a list of numbers, got null"),
     (STAGE + "clip.size=[480]", "Clip.size: expected (width, height) in pixels, got [480]"),
-    (PHASE + "lr=0", "task.phases[0]: phase 'first': expected steps >= 0 and lr > 0"),
+    ("+" + PHASE + "lr=0", "phase 'first': lr is not an option of optimizer 'gauss_newton'"),
+    ("+" + PHASE + "options={momentum: 0.5}", "phase 'first': options is not an option of"),
     (PHASE + "steps=1.5", "task.phases[0].steps: expected a whole number, got 1.5"),
     (PHASE + "steps=-1", "expected steps >= 0"),
     ("+" + PHASE + "refresh=0", "expected refresh and worlds_at_once >= 1"),
@@ -161,7 +162,6 @@ def assert_one_line(answer: tuple[int, str, str], *expected: str) -> None:
     ("task.checkpoint_every=0", "checkpoint_every: expected at least 1, got 0"),
 ])  # fmt: skip
 def test_values(call: Call, folder: Path, override: str, expected: str) -> None:
-    override = "+" + override if override.startswith(PHASE + "lr") else override
     assert_one_line(call("run", override), expected)
     assert not (folder / "here").exists()
 
@@ -196,6 +196,7 @@ def test_values(call: Call, folder: Path, override: str, expected: str) -> None:
     (["task.final.horizon=2"], "segments: expected at least 3"),
     (["task.final_terms=[pixl]"], "final_terms: no term 'pixl'; did you mean 'pixels'?"),
     (["task.terms.pixels.residual=pixl"], "no stage 'pixl'; did you mean 'pixels'?"),
+    (["task.phases.1.name=first"], "phases: expected different names, got 'first' twice"),
     (["task.phases=[]"], "number of phases: expected at least 1, got 0"),
     (["+task.names={track: trak}"], "no stage 'trak'"),
     (["+task.names={clip: clp}"], "names.clip: no stage 'clp'; did you mean 'clip'?"),

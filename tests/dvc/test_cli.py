@@ -231,6 +231,8 @@ def test_bug_leaves_its_traceback_in_the_run_and_on_request(call: Call, folder: 
 def test_list_and_help(call: Call) -> None:
     status, output, _ = call("list")
     assert status == 0 and "a toy is recovered" in output and "(states no claim)" in output and "unreadable" in output
+    lines = {line.split()[0]: line for line in output.splitlines() if line.strip()}
+    assert "a toy is recovered" in lines["heir"]  # inherited
     for command in ([], ["run"], ["list"], ["check"], ["describe"], ["report"], ["data"]):
         status, output, errors = call(*command, "--help", own=False)
         assert (status, errors) == (0, "") and output.startswith("usage: diffvc")

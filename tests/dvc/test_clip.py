@@ -8,7 +8,7 @@ import torch
 
 import dvc.data
 from dvc import UserError
-from dvc.clip import Clip, background_plate, plain_backdrop
+from dvc.clip import Band, Clip, background_plate, plain_backdrop
 from dvc.data import DataUnavailable
 from dvc.video import write_video
 
@@ -171,7 +171,7 @@ def test_what_is_refused(path, changes, message):
 
 
 def test_a_level_that_is_not_there(path):
-    with pytest.raises(UserError, match="level: expected 0 to 3 or 'full', got 4"):
+    with pytest.raises(UserError, match="level: expected 0 to 3, got 4"):
         Clip(path, 0, COUNT, REGION, LEVELS, stabilize=False)(4)
 
 
@@ -213,13 +213,39 @@ def test_a_missing_item_leaves_the_clip_empty_where_it_may(no_data):
     clip = Clip("data:pendulum_wall", 0, 30, (45, 440, 345, 600), frame_rate=29.9, size=(360, 640))
     assert not clip.available and "pendulum_wall" in clip.why_empty and (clip.width, clip.height) == (360, 640)
     assert clip().images.shape[1] == 1
-    full = clip("full")
-    assert full.film.scale == 1.0 and full.background.shape == (160, 300, 3)
-    assert np.allclose(full.background.numpy(), plain_backdrop(360, 640)[440:600, 45:345])
+    band = clip(Band(440, 600))
+    assert band.film.scale == 1.0 and band.background.shape == (160, 360, 3)
+    assert np.allclose(band.background.numpy(), plain_backdrop(360, 640)[440:600])
     with pytest.raises(DataUnavailable, match="pendulum_wall"):
         Clip("data:pendulum_wall", 0, 30, (45, 440, 345, 600))
     with pytest.raises(UserError, match="expected one of pendulum_wall"):
         Clip("data:pendulum", 0, 30, (45, 440, 345, 600), frame_rate=29.9, size=(360, 640))
+
+
+def test_a_plate_behind_a_thing_that_stays():
+    """A red thing covers the pixel in 70 of 100 frames; its colour tells which of the two is the plate."""
+    rng = np.random.default_rng(0)
+    crops = np.full((100, 3, 4, 3), 120.0) + rng.normal(0.0, 1.5, (100, 3, 4, 3))
+    crops[30:, 1, 2] = np.array([200.0, 40.0, 30.0]) + rng.normal(0.0, 1.5, (70, 3))
+    crops = np.round(crops).astype(np.uint8)
+    with_color, without = background_plate(crops, [1.0, -1.0, 0.0]), background_plate(crops)
+    assert np.abs(with_color * 255.0 - 120.0).max() < 1.0
+    assert np.abs(without * 255.0 - 120.0)[1, 2].max() > 50.0
+
+
+def test_beyond_the_frame_there_is_only_the_plate():
+    """Padding must not repeat the noise of the frame's border, frame by frame."""
+    rng = np.random.default_rng(0)
+    video = rng.integers(90, 160, (6, HEIGHT, WIDTH, 3)).astype(np.uint8)
+    clip = Clip(None, 0, 6, REGION, [{"scale": 0.5, "pad": 400}], frame_rate=24.0, size=(WIDTH, HEIGHT))
+    clip.load(video, stabilize=False)
+    frames = clip(0)
+    x = frames.film.left + (np.arange(frames.film.columns) + 0.5) / frames.film.scale
+    beyond = (x < 0) | (x > WIDTH)
+    assert beyond.any() and not beyond.all()
+    difference = (frames.images[0] - frames.background).abs()
+    assert float(difference[:, :, beyond].max()) == 0.0
+    assert float(difference[:, :, ~beyond].max()) > 0.01
 
 
 def test_a_clip_that_is_to_be_rendered():

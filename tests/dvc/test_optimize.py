@@ -115,13 +115,32 @@ def test_without_selection_nothing_is_recorded_and_worlds_are_sorted():
     assert fit.explored is None and (fit.loss[1:] >= fit.loss[:-1]).all()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 0.1}, "lr is not an option of optimizer 'gauss_newton'"),
+        ({"schedule": "cosine"}, "schedule is not an option"),
+        ({"optimizer": "adam", "refresh": 3}, "refresh is not an option of optimizer 'adam'"),
+        ({"optimizer": "adam", "lr": 0.0}, "lr > 0"),
+        ({"refresh": 0}, "refresh and worlds_at_once >= 1"),
+    ],
+)
+def test_options_that_would_be_ignored_or_are_out_of_range(settings, message):
+    with pytest.raises(UserError, match=message):
+        Phase("descend", **settings)
+
+
+def test_phases_of_one_name_would_hide_each_other():
+    with pytest.raises(UserError, match="expected different names, got 'descend' twice"):
+        optimize(line(), OBJECTIVE, [Phase(), Phase()], context=CONTEXT)
+
+
 @pytest.mark.parametrize("gradient_only", [False, True], ids=["loss", "gradient"])
 @pytest.mark.parametrize("optimizer", ["gauss_newton", "adam"])
 def test_a_world_that_is_not_finite_is_retired_and_reported(optimizer, gradient_only):
     starts = torch.tensor([[0.0, 0.0], [50.0, 0.0], [1.0, -0.5]])
-    phase = Phase(
-        "descend", optimizer, steps=25 if optimizer == "gauss_newton" else 250, lr=0.1, schedule="cosine", tolerance=1e-6
-    )
+    own = {"tolerance": 1e-6, "steps": 25} if optimizer == "gauss_newton" else {"lr": 0.1, "schedule": "cosine", "steps": 250}
+    phase = Phase("descend", optimizer, **own)
     notes = []
     fit = optimize(
         line(20.0, gradient_only=gradient_only), OBJECTIVE, [phase], starts=starts, context=CONTEXT, on_retire=notes.append

@@ -9,7 +9,7 @@ from torch import nn
 from dvc import Parameter, Pipeline, UserError
 from dvc.losses import Objective, Term
 from dvc.parameter_vector import ParameterVector
-from dvc.uncertainty import derived_interval, estimate, intervals, t_quantile
+from dvc.uncertainty import derived_interval, estimate, intervals, t_quantile, weakly_told
 
 FRAMES, PIXELS = 60, 6
 
@@ -226,10 +226,23 @@ def test_derived_numbers_by_the_delta_method():
     pipeline.stages["r"].data = torch.randn(FRAMES, PIXELS, generator=torch.Generator().manual_seed(7))
     vector, x = ParameterVector(pipeline), torch.tensor([0.7, -0.2, 0.1])
     result = estimate(pipeline, OBJECTIVE, x, segments(12), context={})
-    value, half = derived_interval(pipeline, vector, x, result, ["derived"], {})["derived"]
+    value, half, _ = derived_interval(pipeline, vector, x, result, ["derived"], {})["derived"]
     slope = torch.tensor([1.4, 3.0, 0.0])
     assert value.item() == pytest.approx(0.49 - 0.6, abs=1e-5) and value.shape == half.shape == ()
     assert half.item() == pytest.approx(result.quantile * math.sqrt(float(slope @ result.covariance @ slope)), rel=1e-2)
+
+
+def test_a_derived_number_that_hangs_on_a_prior_is_weak():
+    """The data see p0 + p1 only; a prior holds p1. What is derived from p0 alone is known from the prior."""
+    design = random_design(columns=2)
+    design[..., 1] = design[..., 0]
+    pipeline = toy(design, prior_std=[1e3, 0.1])
+    pipeline.stages["r"].data = torch.randn(FRAMES, PIXELS, generator=torch.Generator().manual_seed(7))
+    vector, x = ParameterVector(pipeline), torch.tensor([0.7, -0.2])
+    result = estimate(pipeline, OBJECTIVE, x, segments(12), context={})
+    assert result.weak.tolist() == [True, True]
+    assert not bool(weakly_told(result.told, torch.tensor([[1.0], [1.0]])))  # the sum is what the data tell
+    assert bool(derived_interval(pipeline, vector, x, result, ["derived"], {})["derived"][2])
 
 
 def test_segment_numbers_may_have_gaps():
