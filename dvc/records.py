@@ -18,6 +18,21 @@ class Mesh(NamedTuple):
     faces: Tensor  # int32, (face, 3)
 
 
+class TetMesh(NamedTuple):
+    """Tetrahedral mesh. `tets` is shared by all worlds; (b - a) . ((c - a) x (d - a)) > 0 for every (a, b, c, d)."""
+
+    vertices: Tensor  # [m], (world, vertex, 3)
+    tets: Tensor  # int32, (tet, 4)
+
+
+class SdfGrid(NamedTuple):
+    """Signed distances (negative inside) at the nodes of a regular grid; node (i, j, k) is at `origin + spacing (i, j, k)`."""
+
+    values: Tensor  # [m], (world, nx, ny, nz)
+    origin: Tensor  # [m], (3,), shared by all worlds
+    spacing: float  # [m]
+
+
 class SphereShape(NamedTuple):
     """Solid sphere centred at the body's origin."""
 
