@@ -30,6 +30,11 @@ class Item(NamedTuple):
     what: str
 
 
+_TEST_MODELS = (
+    "https://raw.githubusercontent.com/alecjacobson/common-3d-test-models/8a4f8642acaf43f9cd7b67858a1502e1055ef202/data"
+)
+_DIFF_PD = "https://raw.githubusercontent.com/mit-gfx/diff_pd_public/1594aa07a6983ff9a9c107e9f0d83d07fa99c8d1/asset/mesh"
+
 _ITEMS = (
     Item(
         "pendulum_wall",
@@ -38,6 +43,54 @@ _ITEMS = (
         "cfccacc421d25a15782770deab3d3290d6ee7e86ce8cf70b03fa9eff923bd60c",
         "MIT",
         "phone clip, 360x640, 29.92 frames/s, 334 frames: a ball on a string strikes a wall again and again",
+    ),
+    Item(
+        "spot",
+        "mesh/spot.obj",
+        f"{_TEST_MODELS}/spot.obj",
+        "0738b5e8608fed74e5e8c7aa8dd0af97b4b74f9f6cbf7aac84cd7e40b2e44a75",
+        "as its author states: Keenan Crane's model repository",
+        "triangle mesh of a cow, closed, 2930 vertices, 5856 faces",
+    ),
+    Item(
+        "stanford_bunny",
+        "mesh/stanford-bunny.obj",
+        f"{_TEST_MODELS}/stanford-bunny.obj",
+        "1eb35d1e21ce99e5ce911353b6be278990713448dd9e8f5c9387f9de39b32205",
+        "Stanford 3D Scanning Repository: research use, credit",
+        "triangle mesh of a scanned rabbit, with holes, 35947 vertices, 69451 faces",
+    ),
+    Item(
+        "suzanne",
+        "mesh/suzanne.obj",
+        f"{_TEST_MODELS}/suzanne.obj",
+        "d8684326f9bd8cfc24d3d302c1042fa16f63d2e66e49ed56b413fa20bed271e6",
+        "Blender's test model: see upstream",
+        "mesh of a monkey's head, open, in several pieces",
+    ),
+    Item(
+        "armadillo_low_res",
+        "mesh/armadillo_low_res.obj",
+        f"{_DIFF_PD}/armadillo_low_res.obj",
+        "815eb4c08d27cf58b5057c4d0c005c26fa32fcd0ab9d4d9e5e75ebb29acd7de7",
+        "MIT (repository); model: Stanford 3D Scanning Repository",
+        "triangle mesh, closed, coarse",
+    ),
+    Item(
+        "armadillo_10k_node",
+        "mesh/armadillo_10k.node",
+        f"{_DIFF_PD}/armadillo_10k.node",
+        "6a242376f7292ad23e3dc165ea3f2c93e23e43c01eb1492d40c03630d97293dd",
+        "MIT (repository); model: Stanford 3D Scanning Repository",
+        "vertices of a TetGen mesh, numbered from 1, 14779 vertices",
+    ),
+    Item(
+        "armadillo_10k_ele",
+        "mesh/armadillo_10k.ele",
+        f"{_DIFF_PD}/armadillo_10k.ele",
+        "68e0c74dac242d51e1e34cce603c5d13a0c0b1be3548ee4d87a2914deebe4fb7",
+        "MIT (repository); model: Stanford 3D Scanning Repository",
+        "tetrahedra of the same mesh, numbered from 1, 54855 tetrahedra",
     ),
 )
 

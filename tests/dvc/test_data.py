@@ -102,3 +102,10 @@ def test_items_name_their_origin() -> None:
 @pytest.mark.data("pendulum_wall")
 def test_real_clip_is_what_it_should_be() -> None:
     assert data.find("pendulum_wall", download=False).stat().st_size == 324491
+
+
+@pytest.mark.data("spot", "stanford_bunny", "suzanne", "armadillo_low_res", "armadillo_10k_node", "armadillo_10k_ele")
+def test_meshes_are_what_they_should_be() -> None:
+    names = ("spot", "stanford_bunny", "suzanne", "armadillo_low_res", "armadillo_10k_node", "armadillo_10k_ele")
+    sizes = [data.find(name, download=False).stat().st_size for name in names]
+    assert sizes == [330624, 2408417, 49137, 128172, 943853, 1755417]
