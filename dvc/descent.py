@@ -95,13 +95,16 @@ class GaussNewtonDescent:
         if self.count % self.refresh == 0:
             self._measure(x, moving)
         accepted = torch.zeros_like(alive)
-        best, best_loss = x, loss
+        best, best_loss, gain = x, loss, torch.zeros_like(loss)
         for _ in range(5):
-            trial = x + gn.proposal(self.state, gradient, self.active)
+            delta = gn.proposal(self.state, gradient, self.active)
+            trial = x + delta
             trial_loss = self.problem.loss_only(trial)
+            promised = gn.predicted_decrease(self.state, gradient, delta).clamp(min=1e-12)
             better = moving & ~accepted & torch.isfinite(trial_loss) & (trial_loss < loss)
             best = torch.where(better[:, None], trial, best)
             best_loss = torch.where(better, trial_loss, best_loss)
+            gain = torch.where(better, (loss - trial_loss) / promised, gain)
             accepted = accepted | better
             waiting = moving & ~accepted
             if not bool(waiting.any()):
@@ -110,7 +113,7 @@ class GaussNewtonDescent:
                 damping=torch.where(waiting, self.state.damping * 5.0, self.state.damping).clamp(max=gn.LARGEST_DAMPING)
             )
         progress = (loss - best_loss) > self.tolerance * torch.clamp(best_loss.abs(), min=1e-12)
-        self.state = gn.updated(self.state, accepted, progress)
+        self.state = gn.updated(self.state, accepted, gain, progress)
         self.count += 1
         return Step(best, best_loss, not bool((alive & (self.state.stalled < 3)).any())), alive
 

@@ -6,9 +6,17 @@ The method, what its gradient holds and what it leaves out stand in `render.sphe
 import warp as wp
 
 from dvc.warp_op import scratch, warp_op
-from render.sphere_sample import centre_at, orthographic_sample, pinhole_sample, sample_node, stratum
+from render.sphere_sample import (
+    LEAST_LENS,
+    PIXEL_VARIANCE,
+    centre_at,
+    drift_on_film,
+    orthographic_sample,
+    pinhole_sample,
+    sample_node,
+    stratum,
+)
 
-PIXEL_VARIANCE = wp.constant(1.0 / 12.0)  # of a pixel that averages over its square [film px^2]
 REACH = wp.constant(4.0)  # filter widths beyond which coverage is 0 or 1
 
 
@@ -31,6 +39,7 @@ def sphere_bounds(
     middle: float,
     origin: wp.array(dtype=wp.vec2),
     step: float,
+    samples: int,
     columns: int,
     rows: int,
     box: wp.array(dtype=wp.vec4i),
@@ -62,6 +71,9 @@ def sphere_bounds(
                 reach += margin
                 low = wp.min(low, q - wp.vec2(reach, reach))
                 high = wp.max(high, q + wp.vec2(reach, reach))
+    widened = (high - low) * (0.7 / float(samples))  # a share of the exposure widens the filter
+    low = low - widened
+    high = high + widened
     a = (low - origin[0]) / step
     b = (high - origin[0]) / step
     box[v] = wp.vec4i(
@@ -134,15 +146,22 @@ def shade_sphere(
     total = wp.vec3()
     if x >= edge[0] and x < edge[2] and y >= edge[1] and y < edge[3]:
         pixel = origin[0] + wp.vec2(float(x) + 0.5, float(y) + 0.5) * step
-        # the pixel's own square and the lens (blur, in full pixels), in film pixels
-        width = wp.sqrt(PIXEL_VARIANCE + blur[v] * blur[v] / (step * step))
+        lens = wp.max(blur[v] / step, LEAST_LENS)
+        share = float(0.0)  # random times need no widening: their mean over seeds is the blur
+        if seed[v] == 0:
+            share = 0.5 * exposure[v] * frame_nodes / float(samples)
+        count = nodes.shape[1]
         for k in range(samples):
             s = sample_node(
                 pixel, stratum(seed[v], k, samples), exposure[v], readout[v], frame_size, frame_nodes, interval, middle
             )
-            centre = centre_at(nodes, fraction, impact, v, nodes.shape[1], s) - camera_position[v]
+            centre = centre_at(nodes, fraction, impact, v, count, s) - camera_position[v]
+            before = centre_at(nodes, fraction, impact, v, count, s - share)
+            after = centre_at(nodes, fraction, impact, v, count, s + share)
+            drift = drift_on_film(rotation[v] * centre, rotation[v] * (after - before), focal[v], step, orthographic)
+            margin = REACH * step * wp.sqrt(PIXEL_VARIANCE + lens * lens + wp.dot(drift, drift) / 12.0)
             c = wp.vec4()
-            near = may_touch(pixel, centre, radius[v], rotation[v], focal[v], principal[v], REACH * step * width, orthographic)
+            near = may_touch(pixel, centre, radius[v], rotation[v], focal[v], principal[v], margin, orthographic)
             if near and orthographic == 0:
                 c = pinhole_sample(
                     pixel,
@@ -152,7 +171,8 @@ def shade_sphere(
                     focal[v],
                     principal[v],
                     step,
-                    width,
+                    lens,
+                    drift,
                     color[v],
                     cap_color[v],
                     cap_axis[v],
@@ -168,7 +188,8 @@ def shade_sphere(
                     focal[v],
                     principal[v],
                     step,
-                    width,
+                    lens,
+                    drift,
                     color[v],
                     cap_color[v],
                     cap_axis[v],
@@ -221,6 +242,7 @@ def render_sphere(
             middle,
             origin,
             step,
+            samples,
             columns,
             rows,
         ],

@@ -6,13 +6,18 @@ the pixel at the sample's own time, with C the sphere's centre seen from the cam
     F(x) = |C x d|^2 - r^2 |d|^2        (pinhole; < 0 inside the silhouette)
 
 is exactly quadratic in the pixel x, so the signed distance s to the silhouette along grad F is a root of a quadratic.
-The pixel filter is a Gaussian with the variance of the pixel's square plus that of the lens, w^2, and its integral over the
-inside of a locally straight edge is the normal distribution function: coverage = Phi(-(s + w^2 / 2R) / w), with the first
-correction for the edge's own curvature 1/R. What a pixel sees of the sphere is shaded once, at its filtered middle and with
-its filtered normal. Visibility is thus integrated over the film analytically, and the picture is a smooth function of every
-parameter: its tape gradient holds the silhouette term and the interior term together, without edge samples and without noise.
-A film pixel is a point sample of the filtered picture: a lens narrower than half a film pixel leaves it about one per cent of
-aliasing (the area of a ball of three film pixels, as it moves by less than one).
+The pixel filter is the pixel's own square convolved with a Gaussian lens of standard deviation l, so that a film pixel is the
+exact mean of the finer pixels inside it. Across a locally straight edge with normal e it is two boxes, of half-widths
+a = |e_x| / 2 and b = |e_y| / 2, and the Gaussian; what lies inside is a second difference of H, the Gaussian integrated three
+times, H(t) = ((t^2 + l^2) Phi(t / l) + t l phi(t / l)) / 2:
+
+    coverage = [H(t + a + b) - H(t + a - b) - H(t - a + b) + H(t - a - b)] / (4 a b),     t = -(s + w^2 / 2R),
+
+where the lens is widened by the way d across the edge during the sample's share of the exposure, l^2 + d^2 / 12 (not where
+times are random: their mean over seeds is the blur), with the first correction for the edge's own curvature 1/R; w^2 = l^2 + 1/12 is the filter's variance. What a pixel sees of the
+sphere is shaded once, at its filtered middle and with its filtered normal, where a Gaussian of variance w^2 stands for the
+filter. Visibility is thus integrated over the film analytically, and the picture is a smooth function of every parameter: its
+tape gradient holds the silhouette term and the interior term together, without edge samples and without noise.
 
 Left out, here and in the gradient: spheres smaller than about two film pixels (the edge is no longer locally straight),
 the change of filter width by readout skew (a few per cent of it), and what other objects hide.
@@ -20,6 +25,9 @@ the change of filter width by readout skew (a few per cent of it), and what othe
 
 import warp as wp
 
+PIXEL_VARIANCE = wp.constant(1.0 / 12.0)  # of a pixel that averages over its square [film px^2]
+LEAST_LENS = wp.constant(0.03)  # [film px]; a sharper one cannot be told apart
+LEAST_SLANT = wp.constant(1.0e-3)  # keeps the second difference above rounding where the edge runs along an axis
 RIM = wp.constant(2.0e-3)  # floor of the squared sine at the rim that bounds the normal's derivative
 LEAST_COVERAGE = wp.constant(1.0e-3)  # below it, where a pixel is shaded no longer matters
 
@@ -65,21 +73,59 @@ def sample_node(
 
 
 @wp.func
-def film_coverage(F: float, gradient: wp.vec2, curvature: wp.vec3, width: float):
+def thrice_integrated(t: float, lens: float):
+    """H(t)."""
+    z = t / lens
+    phi = 0.39894228 * wp.exp(-0.5 * z * z)
+    return 0.5 * ((t * t + lens * lens) * 0.5 * (1.0 + wp.erf(z * 0.70710678)) + t * lens * phi)
+
+
+@wp.func
+def edge_coverage(t: float, e: wp.vec2, lens: float):
+    """Share of the pixel filter on the inside of a straight edge that lies t film pixels outwards of the pixel's middle."""
+    a = 0.5 * wp.sqrt(e[0] * e[0] + LEAST_SLANT)
+    b = 0.5 * wp.sqrt(e[1] * e[1] + LEAST_SLANT)
+    reach = a + b + 4.0 * lens
+    if t >= reach:
+        return float(1.0)
+    if t <= -reach:
+        return float(0.0)
+    upper = thrice_integrated(t + a + b, lens) - thrice_integrated(t + a - b, lens)
+    lower = thrice_integrated(t - a + b, lens) - thrice_integrated(t - a - b, lens)
+    return wp.clamp((upper - lower) / (4.0 * a * b), 0.0, 1.0)
+
+
+@wp.func
+def drift_on_film(C: wp.vec3, drift: wp.vec3, focal: float, step: float, orthographic: int):
+    """Way of a point of the scene on the film [film pixels] as it moves by `drift`; both seen from the camera."""
+    if orthographic != 0:
+        return wp.vec2(drift[0], drift[1]) * (focal / step)
+    depth = wp.max(C[2], 1.0e-6)
+    way = wp.vec2(drift[0] - C[0] * drift[2] / depth, drift[1] - C[1] * drift[2] / depth)
+    return way * (focal / (depth * step))
+
+
+@wp.func
+def film_coverage(F: float, gradient: wp.vec2, curvature: wp.vec3, blur: float, drift: wp.vec2):
     """Filtered inside-ness from F, its gradient and its second derivatives (xx, xy, yy), all a film pixel.
+
+    blur: of the lens; drift: the way during the sample's share of the exposure: it widens the lens across the edge.
 
     Returns it and the moments of what is inside, a truncated normal distribution across the edge: the way (x, y) from the
     pixel's middle to its mean [film pixels], and how much the mean of F exceeds F there.
     """
     slope = wp.sqrt(wp.dot(gradient, gradient) + 1.0e-20)
     e = gradient / slope
+    across = wp.dot(e, drift)
+    lens = wp.sqrt(blur * blur + across * across / 12.0)
     second = 0.5 * (curvature[0] * e[0] * e[0] + 2.0 * curvature[1] * e[0] * e[1] + curvature[2] * e[1] * e[1])
     root = wp.sqrt(wp.max(slope * slope - 4.0 * F * second, 0.01 * slope * slope))
     distance = 2.0 * F / (slope + root)
     along = 0.5 * (curvature[0] + curvature[2]) - second
     bend = 2.0 * along / root  # 1 / R at the edge: the derivative along the edge twice over that across it
+    width = wp.sqrt(PIXEL_VARIANCE + lens * lens)
     z = distance / width + 0.5 * width * bend
-    coverage = 0.5 * (1.0 - wp.erf(z * 0.70710678))
+    coverage = edge_coverage(-width * z, e, lens)
     inwards = 0.39894228 * wp.exp(-0.5 * z * z) / wp.max(coverage, LEAST_COVERAGE)
     spread = width * width * (second * (1.0 + inwards * (z - inwards)) + along)
     return wp.vec4(coverage, -width * inwards * e[0], -width * inwards * e[1], spread)
@@ -102,14 +148,16 @@ def pinhole_sample(
     focal: float,
     principal: wp.vec2,
     step: float,
-    width: float,
+    lens: float,
+    drift: wp.vec2,
     color: wp.vec3,
     cap_color: wp.vec3,
     cap_axis: wp.vec3,
     light: wp.vec3,
     ambient: float,
 ):
-    """(coverage * radiance, coverage) of one sample; `centre` relative to the camera, world axes; `step`: full pixels."""
+    """(coverage * radiance, coverage) of one sample; `centre` relative to the camera, world axes; `step`: full pixels;
+    `lens`: standard deviation of the lens blur, `drift`: way during the sample's share of the exposure, in film pixels."""
     k = 1.0 / focal
     C = rotation * centre
     d = wp.vec3((pixel[0] - principal[0]) * k, (pixel[1] - principal[1]) * k, 1.0)
@@ -121,7 +169,7 @@ def pinhole_sample(
     h = k * step
     gradient = wp.vec2(2.0 * h * (m * d[0] - cd * C[0]), 2.0 * h * (m * d[1] - cd * C[1]))
     curvature = wp.vec3(2.0 * h * h * (m - C[0] * C[0]), -2.0 * h * h * C[0] * C[1], 2.0 * h * h * (m - C[1] * C[1]))
-    inside = film_coverage(F, gradient, curvature, width)
+    inside = film_coverage(F, gradient, curvature, lens, drift)
     coverage = inside[0]
     if cd <= 0.0:  # F is the cone in both directions
         coverage = 0.0
@@ -143,7 +191,8 @@ def orthographic_sample(
     scale: float,
     principal: wp.vec2,
     step: float,
-    width: float,
+    lens: float,
+    drift: wp.vec2,
     color: wp.vec3,
     cap_color: wp.vec3,
     cap_axis: wp.vec3,
@@ -155,7 +204,7 @@ def orthographic_sample(
     y = (pixel[1] - principal[1]) / scale - C[1]
     F = x * x + y * y - r * r
     h = step / scale
-    inside = film_coverage(F, wp.vec2(2.0 * h * x, 2.0 * h * y), wp.vec3(2.0 * h * h, 0.0, 2.0 * h * h), width)
+    inside = film_coverage(F, wp.vec2(2.0 * h * x, 2.0 * h * y), wp.vec3(2.0 * h * h, 0.0, 2.0 * h * h), lens, drift)
     coverage = inside[0]
     x = x + h * inside[1]
     y = y + h * inside[2]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 from torch import Tensor
 
 from dvc.records import Camera, Film, Shutter, Trajectory
@@ -130,9 +130,9 @@ def brute_force(
     blur: float,
     fine: int = 15,
 ) -> np.ndarray:
-    """The picture as its definition says it: rays on a fine grid, hard visibility, a Gaussian filter, a mean over `centres`.
+    """The picture as its definition says it: rays on a fine grid, hard visibility, box and lens, a mean over `centres`.
 
-    The filter is a Gaussian with the variance of a pixel's square and of the blur together. (row, column, 3).
+    The filter is the pixel's square convolved with the Gaussian of the lens. (row, column, 3).
     """
     step, margin = 1.0 / film.scale, 6
     rotation, eye = camera.rotation[0].double().numpy(), camera.position[0].double().numpy()
@@ -160,7 +160,8 @@ def brute_force(
         shade = ambient + (1.0 - ambient) * np.maximum(normal @ (light / np.linalg.norm(light)), 0.0)
         seen += albedo * shade[..., None] * hit[..., None] / len(centres)
         mask += hit / len(centres)
-    sigma = math.sqrt(1.0 / 12.0 + (blur * film.scale) ** 2) * fine
+    seen, mask = uniform_filter(seen, (fine, fine, 1)), uniform_filter(mask, fine)  # the pixel's square
+    sigma = blur * film.scale * fine
     seen, mask = gaussian_filter(seen, (sigma, sigma, 0.0), truncate=6.0), gaussian_filter(mask, sigma, truncate=6.0)
     at = slice(margin * fine + fine // 2, -margin * fine, fine)
     return seen[at, at] + background * (1.0 - mask[at, at])[..., None]

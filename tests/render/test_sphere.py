@@ -39,15 +39,22 @@ def test_without_perspective_the_coverage_adds_up_to_the_area_of_a_disc(radius_p
     assert centroid(image, film) == pytest.approx((32.0 + shift[0], 24.0 + shift[1]), abs=2e-3)
 
 
-def test_without_lens_blur_the_area_is_right_on_average_over_where_the_disc_lies() -> None:
-    """A pixel's own filter is narrow: point samples of it add up to the area only within a per cent or so, without bias."""
-    film, sums = film_of(32, 24), []
+def test_without_lens_blur_the_area_is_right_wherever_the_disc_lies() -> None:
+    film = film_of(32, 24)
     for i in range(4):
         for j in range(4):
             camera = orthographic(100.0, (16.0 + i / 4, 12.0 + j / 4))
-            sums.append(float(coverage(moving(torch.zeros(1, 3)), 0.05, camera, still(), film, blur=0.0).double().sum()))
-    assert float(np.mean(sums)) == pytest.approx(math.pi * 25.0, rel=1e-3)
-    assert max(abs(s - math.pi * 25.0) for s in sums) < 0.02 * math.pi * 25.0
+            area = float(coverage(moving(torch.zeros(1, 3)), 0.05, camera, still(), film, blur=0.0).double().sum())
+            assert area == pytest.approx(math.pi * 25.0, rel=1e-3)
+
+
+def test_a_film_pixel_is_the_mean_of_the_finer_pixels_inside_it() -> None:
+    camera = orthographic(100.0, (16.3, 12.7))
+    coarse = coverage(moving(torch.zeros(1, 3)), 0.09, camera, still(), film_of(16, 12, step=2.0), blur=0.4)[0, 0]
+    fine = coverage(moving(torch.zeros(1, 3)), 0.09, camera, still(), film_of(32, 24), blur=0.4)[0, 0]
+    mean = fine.unflatten(0, (-1, 2)).unflatten(2, (-1, 2)).mean((1, 3))
+    assert mean.shape == coarse.shape
+    assert float((mean - coarse).abs().max()) < 0.012
 
 
 def ellipse_area(centre: np.ndarray, radius: float, focal: float) -> float:
@@ -198,7 +205,7 @@ def test_the_exposure_is_centred_on_the_middle_of_the_frame() -> None:
     profile = image[0].double().sum(0)
     spread = float((profile * (x - 22.0) ** 2).sum() / profile.sum())
     streak = 6.0 / FRAME_RATE * 0.6 * 100.0
-    assert spread == pytest.approx(36.0 / 4.0 + 1.0 / 12.0 + SOFT**2 + streak**2 / 12.0 * (1.0 - 1.0 / 64.0), rel=2e-3)
+    assert spread == pytest.approx(36.0 / 4.0 + 1.0 / 12.0 + SOFT**2 + streak**2 / 12.0, rel=4e-3)
 
 
 def test_an_impact_inside_an_exposure_is_seen() -> None:
@@ -274,12 +281,26 @@ def test_a_ball_that_passes_the_camera_is_seen_while_it_is_in_front_and_stays_fi
         )
         for k in range(16)
     ]
-    torch.testing.assert_close(image.detach(), torch.stack(ahead).mean(0), atol=2e-3, rtol=0.0)
+    instants = torch.stack(ahead).mean(0)  # the streak is smoother than its instants
+    assert float((image.detach() - instants).abs().max()) < 0.03
+    assert float(image.detach().sum()) == pytest.approx(float(instants.sum()), rel=0.02)
     (gradient,) = torch.autograd.grad(image.sum(), middle)
     assert bool(torch.isfinite(gradient).all())
 
 
 # -- seeds -------------------------------------------------------------------------------------------------------------
+def test_few_samples_show_the_streak_of_many() -> None:
+    """A share of the exposure widens the filter along the way: no row of separate discs."""
+    film = film_of(64, 48)
+    trajectory = moving(torch.zeros(1, 3), torch.tensor([[12.0, 0.0, 6.0]]), frames=2)
+
+    def picture(samples: int) -> torch.Tensor:
+        return coverage(trajectory, 0.05, orthographic(), still(exposure=0.9), film, samples=samples)
+
+    assert float((picture(8) - picture(256)).abs().max()) < 0.02
+    assert float((picture(16) - picture(256)).abs().max()) < 0.006
+
+
 def test_seeds() -> None:
     """0 repeats strata middles; others differ from one another; their mean is the picture of many strata."""
     film = film_of(64, 48)
