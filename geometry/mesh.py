@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from dvc.errors import UserError
 from dvc.records import Mesh, world_count
 from dvc.warp_op import scratch, warp_op
-from geometry.mesh_io import read_mesh
+from geometry.mesh_io import check_vertices_and_faces, flat_faces, read_mesh, refuse_flat
 from geometry.mesh_topology import require_outward
-
-FLATTEST_FACE = 1e-7  # least height over length of a face that still has a normal in float32
 
 
 @wp.kernel
@@ -38,25 +36,8 @@ def place_vertices(base: wp.array(dtype=wp.vec3), scale: wp.array(dtype=wp.vec3)
 
 def check_mesh(name: str, vertices: np.ndarray, faces: np.ndarray) -> tuple[Tensor, Tensor]:
     """Vertices (vertex, 3) float32 and faces (face, 3) int32, or a UserError that says what is wrong with them."""
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) == 0:
-        raise UserError(f"{name}: expected vertices of shape (vertex, 3), got {vertices.shape}")
-    if faces.ndim != 2 or faces.shape[1] != 3 or len(faces) == 0:
-        raise UserError(f"{name}: expected faces of shape (face, 3) with at least one face, got {faces.shape}")
-    bad = ~np.isfinite(vertices).all(axis=1)
-    if bad.any():
-        raise UserError(f"{name}: expected finite vertices, got {vertices[bad][0].tolist()} at vertex {int(np.argmax(bad))}")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise UserError(
-            f"{name}: expected vertex numbers in 0..{len(vertices) - 1}, got {int(faces.min())}..{int(faces.max())}"
-        )
-    a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
-    length = np.max([np.linalg.norm(p - q, axis=1) for p, q in ((a, b), (b, c), (c, a))], axis=0)
-    flat = np.linalg.norm(np.cross(b - a, c - a), axis=1) <= FLATTEST_FACE * length**2
-    if flat.any():
-        raise UserError(
-            f"{name}: expected faces with an area, got {int(flat.sum())} without, the first is face {int(np.argmax(flat))}; "
-            "remedy: remove degenerate faces"
-        )
+    check_vertices_and_faces(name, vertices, faces)
+    refuse_flat(name, flat_faces(vertices, faces))
     topology_faces = torch.from_numpy(np.ascontiguousarray(faces, np.int32))
     points = torch.from_numpy(np.ascontiguousarray(vertices, np.float32))
     require_outward(name, points[None], topology_faces)
@@ -81,8 +62,9 @@ class _ScaledMesh(nn.Module):
 class TriangleMesh(_ScaledMesh):
     """A mesh from a file or from arrays, scaled and moved.
 
-    Arguments: path of an .obj file (other formats need Open3D), or vertices (vertex, 3) [m] with faces (face, 3), wound
-        counter-clockwise seen from outside.
+    Arguments: path of an .obj file (.ply, .stl, .glb and .gltf need Open3D), or vertices (vertex, 3) [m] with faces (face, 3),
+        wound counter-clockwise seen from outside. unit, up: what the file's numbers mean, as `geometry.mesh_io.read_mesh`
+        takes them (default: metres and z up; glTF: metres and y up, turned to z up).
     Forward: scale (world,), offset [m] (world, 3) or none -> Mesh with vertices `scale * file's + offset`.
     Raises: UserError for a file that is missing, empty or unreadable, vertices that are not finite, faces without
         area, a closed mesh wound inwards; Unsupported for an edge of more than two faces.
@@ -94,11 +76,17 @@ class TriangleMesh(_ScaledMesh):
         *,
         vertices: Sequence[Sequence[float]] | Tensor | np.ndarray | None = None,
         faces: Sequence[Sequence[int]] | Tensor | np.ndarray | None = None,
+        unit: str | float | None = None,
+        up: str | None = None,
     ):
         if (path is None) == (vertices is None) or (vertices is None) != (faces is None):
             raise UserError("TriangleMesh: expected either a path, or vertices and faces; remedy: give one of the two")
+        if path is None and (unit is not None or up is not None):
+            raise UserError(
+                "TriangleMesh: unit and up belong to a path; expected vertices in metres, z up; remedy: leave them out"
+            )
         if path is not None:
-            name, (points, triangles) = str(path), read_mesh(Path(path))
+            name, (points, triangles) = str(path), read_mesh(path, unit, up)
         else:
             name, points, triangles = "TriangleMesh", _array(vertices, np.float32), _array(faces, np.int64)
         super().__init__(*check_mesh(name, points, triangles))

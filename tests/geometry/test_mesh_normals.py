@@ -118,7 +118,7 @@ QUANTITIES = {
 def test_degenerate_meshes_have_finite_values_and_gradients(seed, kind, exponent):
     """Four worlds a case, so more than a thousand bad meshes: every quantity and both gradients are finite."""
     generator = np.random.default_rng(seed)
-    base, faces = icosphere(0)
+    base, _ = icosphere(0)
     points = np.repeat(base[None].astype(np.float64), 4, axis=0) + 0.2 * generator.normal(size=(4, 12, 3))
     if kind == "merged points":
         points = points[:, generator.integers(0, 12, 12)]
