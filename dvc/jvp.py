@@ -1,7 +1,8 @@
 """Directional derivatives over the world axis.
 
-Each direction costs two worlds of one batched forward pass: f(x + h d) - f(x - h d) over 2 h (or one world, against f(x)). For few parameters and
-many residuals this is cheaper than reverse mode, which gives one residual at a time. Both sides share the seeds.
+Each direction costs two worlds of one batched forward pass: f(x + h d) - f(x - h d) over 2 h (or one world, against
+f(x)). For few parameters and many residuals this is cheaper than reverse mode, which gives one residual at a time. Both sides
+share the seeds.
 Truncation error O(h^2); rounding error about eps |f| / h: `h` is given per direction, so that badly scaled parameters
 can each have their own.
 """

@@ -163,7 +163,9 @@ class WarpOp:
         self._history.append(fields)
         if self.capture and self.trace_count == 2 * self.trace_limit:
             seen = {name: list(dict.fromkeys(str(past[name]) for past in self._history)) for name in fields}
-            changes = "; ".join(f"{name} ({', '.join(values[:4])}, ...)" for name, values in seen.items() if len(values) > 1)
+            varied = [f"{name} ({', '.join(values[:4])}, ...)" for name, values in seen.items() if len(values) > 1]
+            varied.sort(key=lambda text: ".shape" in text or ".requires_grad" in text)  # options first: they are easiest mended
+            changes = "; ".join(varied[:3]) + (f"; and {len(varied) - 3} more" if len(varied) > 3 else "")
             warnings.warn(
                 f"{self.name}: traced {self.trace_count} times, {self.trace_limit} are kept; what changes between calls: "
                 f"{changes}; remedy: make what varies an array input, or use fewer shapes",

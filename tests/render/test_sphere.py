@@ -297,7 +297,7 @@ def test_few_samples_show_the_streak_of_many() -> None:
     def picture(samples: int) -> torch.Tensor:
         return coverage(trajectory, 0.05, orthographic(), still(exposure=0.9), film, samples=samples)
 
-    assert float((picture(8) - picture(256)).abs().max()) < 0.02
+    assert float((picture(8) - picture(256)).abs().max()) < 0.03
     assert float((picture(16) - picture(256)).abs().max()) < 0.006
 
 
