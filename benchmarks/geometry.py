@@ -1,0 +1,25 @@
+"""Everything of geometry that claims a speed, in one run: chamfer against cKDTree, mesh_to_sdf against Open3D.
+
+    python benchmarks/geometry.py [chamfer] [mesh_to_sdf]
+
+Without a name it runs both. Each prints its own table; nothing is written.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+NAMES = ("chamfer", "mesh_to_sdf")
+
+
+def main(names: list[str]) -> None:
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise SystemExit(f"geometry.py: expected names among {', '.join(NAMES)}, got {', '.join(unknown)}")
+    for name in names or NAMES:
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this file is not the package geometry
+    main(sys.argv[1:])
