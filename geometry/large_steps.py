@@ -12,6 +12,7 @@ Jacobi's preconditioner (any device). The matrix is symmetric, so that the adjoi
 the step keeps the direction of the smoothed gradient.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -81,8 +82,10 @@ class LargeSteps(nn.Module):
     def _solve_cg(self, u: Tensor) -> Tensor:
         if u.device not in self._on_device:
             m = self.matrix.tocsr()
-            parts = [torch.from_numpy(np.asarray(part)) for part in (m.indptr, m.indices, m.data.astype(np.float32))]
-            matrix = torch.sparse_csr_tensor(*parts, size=m.shape, device=u.device, check_invariants=False)  # type: ignore[misc]
+            rows, columns, data = (torch.from_numpy(np.asarray(x)) for x in (m.indptr, m.indices, m.data.astype(np.float32)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch announces that its sparse tensors are in beta
+                matrix = torch.sparse_csr_tensor(rows, columns, data, size=m.shape, device=u.device, check_invariants=False)
             inverse = torch.from_numpy((1.0 / m.diagonal()).astype(np.float32)).to(u.device)[:, None]
             self._on_device[u.device] = matrix, inverse
         columns = _to_columns(u.detach())
@@ -100,6 +103,8 @@ def _to_worlds(columns: Tensor, shape: torch.Size) -> Tensor:
 
 def _conjugate_gradients(matrix: Tensor, inverse_diagonal: Tensor, b: Tensor) -> Tensor:
     """Solve for every column of b at once; each has its own step lengths, and stays once it is solved."""
+    if not bool(torch.isfinite(b).all()):
+        raise UserError("LargeSteps: conjugate gradients: expected finite numbers in u or its gradient, got others")
     limit = (RELATIVE_RESIDUAL * b.norm(dim=0)) ** 2
     x = torch.zeros_like(b)
     r = b.clone()
@@ -107,7 +112,7 @@ def _conjugate_gradients(matrix: Tensor, inverse_diagonal: Tensor, b: Tensor) ->
     p = z.clone()
     rz = (r * z).sum(0)
     for iteration in range(MOST_ITERATIONS):
-        open_columns = ~((r * r).sum(0) <= limit)  # a NaN stays open
+        open_columns = (r * r).sum(0) > limit
         if iteration % 8 == 0 and not bool(open_columns.any()):
             return x
         ap = matrix @ p
@@ -122,7 +127,7 @@ def _conjugate_gradients(matrix: Tensor, inverse_diagonal: Tensor, b: Tensor) ->
     left = float(((r * r).sum(0) / (b * b).sum(0).clamp_min(1e-37)).max().sqrt())
     raise UserError(
         f"LargeSteps: conjugate gradients: expected a relative residual of {RELATIVE_RESIDUAL:g} within "
-        f"{MOST_ITERATIONS} steps, got {left:.3g}; remedy: solver='direct', or check that u is finite"
+        f"{MOST_ITERATIONS} steps, got {left:.3g}; remedy: solver='direct', or less smoothness"
     )
 
 

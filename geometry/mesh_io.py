@@ -108,13 +108,15 @@ def write_mesh(
     check_vertices_and_faces(name, points, triangles)
     moved = np.empty(points.shape, np.float64)
     moved[:, axes] = points * np.array(signs, np.float64) / metres
-    stored = moved.astype(np.float32)
+    with np.errstate(over="ignore"):  # what overflows is refused by name
+        stored = moved.astype(np.float32)
     check_vertices_and_faces(f"{name} in its own unit", stored, triangles)
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: no folder {str(path.parent)!r}; remedy: make it, or choose another")
     if suffix == ".obj":
-        lines = [f"v {x:.9g} {y:.9g} {z:.9g}\n" for x, y, z in stored.tolist()]
-        lines += [f"f {a} {b} {c}\n" for a, b, c in (triangles + 1).tolist()]
+        numbers: list = (triangles.astype(np.int64) + 1).tolist()
+        lines = ["v {:.9g} {:.9g} {:.9g}\n".format(*point) for point in stored]
+        lines += ["f {} {} {}\n".format(*corners) for corners in numbers]
         return write_file(path, "".join(lines))
     return _write_with_open3d(name, path, stored, triangles)
 
@@ -202,7 +204,8 @@ def _read_obj(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
                 expected = False
             if not expected:
                 raise UserError(f"{name}, line {number}: expected numbers of a vertex or face, got {line.strip()[:60]!r}")
-    return np.array(vertices, np.float64).reshape(-1, 3).astype(np.float32), np.array(faces, np.int64).reshape(-1, 3)
+    with np.errstate(over="ignore"):  # what overflows is refused by name
+        return np.array(vertices, np.float64).reshape(-1, 3).astype(np.float32), np.array(faces, np.int64).reshape(-1, 3)
 
 
 def load_open3d(name: str) -> Any:

@@ -17,7 +17,7 @@ class Element(NamedTuple):
     """An element of the header; a property is (type,) or (type of the count, type of the items)."""
 
     name: str
-    count: int
+    rows: int
     properties: list[tuple[str, ...]]
 
 
@@ -61,7 +61,7 @@ def _header(name: str, lines: list[str]) -> tuple[str, list[Element]]:
 
 
 def _short(name: str, element: Element, row: int) -> UserError:
-    return UserError(f"{name}: expected {element.count} rows of {element.name!r}, the file ends in row {row}: truncated")
+    return UserError(f"{name}: expected {element.rows} rows of {element.name!r}, the file ends in row {row}: truncated")
 
 
 def _check_face(name: str, element: Element, row: int, count: int) -> None:
@@ -72,7 +72,7 @@ def _check_face(name: str, element: Element, row: int, count: int) -> None:
 def _check_words(name: str, elements: list[Element], lines: list[bytes]) -> None:
     rows = (line.split() for line in lines if line.strip())
     for element in elements:
-        for row in range(element.count):
+        for row in range(element.rows):
             words = next(rows, None)
             if words is None:
                 raise _short(name, element, row)
@@ -102,13 +102,13 @@ def _check_bytes(name: str, elements: list[Element], content: bytes, at: int, or
     for element in elements:
         if all(len(kinds) == 1 for kinds in element.properties):
             stride = sum(SIZES[kinds[0]] for kinds in element.properties)
-            if at + element.count * stride > len(content):
+            if at + element.rows * stride > len(content):
                 raise _short(name, element, (len(content) - at) // stride)
-            at += element.count * stride
+            at += element.rows * stride
             continue
         counters = [(struct.Struct(order + CODES[kinds[0]]), SIZES[kinds[1]]) if len(kinds) == 2 else None
                     for kinds in element.properties]  # fmt: skip
-        for row in range(element.count):
+        for row in range(element.rows):
             for kinds, counter in zip(element.properties, counters):
                 if counter is None:
                     at += SIZES[kinds[0]]

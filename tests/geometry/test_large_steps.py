@@ -135,5 +135,5 @@ def test_wrong_arguments_are_named():
         LargeSteps(mesh.faces, 12)(torch.zeros(1, 11, 3))
     with pytest.raises(UserError, match="lr > 0"):
         AdamUniform([torch.zeros(1, requires_grad=True)], lr=0.0)
-    with pytest.raises(UserError, match=r"conjugate gradients.*u is finite"):
+    with pytest.raises(UserError, match="conjugate gradients: expected finite numbers"):
         LargeSteps(mesh.faces, 12, solver="cg")(torch.full((1, 12, 3), float("nan")))
