@@ -54,6 +54,10 @@ class LargeSteps(nn.Module):
         self._factors: Any = None
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
+    def __getstate__(self) -> dict:
+        """For copies and pickles: factors are made anew where they are needed."""
+        return {**self.__dict__, "_factors": None, "_on_device": {}}
+
     def to_parameters(self, vertices: Tensor) -> Tensor:
         """u of vertices (world, vertex, 3), in float32; differentiable."""
         self._check("to_parameters", vertices)

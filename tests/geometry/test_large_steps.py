@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -80,7 +83,8 @@ def descend(target: torch.Tensor, mesh: Mesh, large: bool, steps: int, lr: float
     for _ in range(steps):
         optimizer.zero_grad()
         vertices = stage(u)
-        nearest = torch.cdist(target, vertices.detach())[0].argmin(1)
+        fixed = vertices.detach()[0]
+        nearest = ((fixed * fixed).sum(1) - 2.0 * target[0] @ fixed.T).argmin(1)
         distance = (target[0] - vertices[0, nearest]).square().sum(1).mean()
         distance.backward()
         optimizer.step()
@@ -123,6 +127,14 @@ def test_degenerate_geometry_changes_nothing_since_only_faces_count():
     u = stage.to_parameters(torch.zeros(1, len(vertices), 3)).requires_grad_()
     stage(u).sum().backward()
     assert torch.isfinite(u.grad).all() and torch.allclose(u.grad, torch.ones_like(u), atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_copies_and_pickles_after_a_solve(solver):
+    stage = LargeSteps(sphere(0).faces, 12, 5.0, solver)
+    expected = stage(noise(1, 12, 3))
+    for other in (copy.deepcopy(stage), pickle.loads(pickle.dumps(stage))):
+        assert torch.equal(other(noise(1, 12, 3)), expected)
 
 
 def test_wrong_arguments_are_named():

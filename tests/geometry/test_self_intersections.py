@@ -63,7 +63,7 @@ def test_two_spheres_meet_in_a_ring_in_one_world_only():
     )
     mesh = Mesh(points, torch.from_numpy(np.concatenate([faces, faces + len(vertices)])))
     count, hit = self_intersection_count(mesh), self_intersecting_faces(mesh)
-    assert int(count[0]) > 20 and int(count[1]) == 0 and not hit[1].any()
+    assert int(count[0]) > 10 and int(count[1]) == 0 and not hit[1].any()
     ring = points[0][mesh.faces[hit[0]].long()].mean(1)
     assert float((ring[:, 0] - 0.45).abs().max()) < 0.4
     assert int(count[0]) == brute_force(mesh)
@@ -107,6 +107,30 @@ def test_random_soups_equal_the_twin(seed, turn):
     assert count == brute_force(mesh)
     order = torch.from_numpy(generator.permutation(12))
     assert int(self_intersection_count(Mesh(mesh.vertices, mesh.faces[order].roll(turn, 1).contiguous()))) == count
+
+
+def disjoint(s: np.ndarray, t: np.ndarray) -> bool:
+    """Exact for integers: two triangles with an area are apart iff an axis separates them (normals, crossed edges)."""
+    edges = [np.roll(x, -1, 0) - x for x in (s, t)]
+    normals = [np.cross(e[0], e[1]) for e in edges]
+    axes = [*normals, *(np.cross(a, b) for a in edges[0] for b in edges[1])]
+    axes += [np.cross(n, e) for n, es in zip(normals, edges) for e in es]
+    return any((s @ a).max() < (t @ a).min() or (t @ a).max() < (s @ a).min() for a in axes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), size=st.integers(2, 5))
+def test_lattice_soups_that_touch_and_share_planes_equal_an_exact_twin(seed, size):
+    points = np.random.default_rng(seed).integers(-size, size + 1, (10, 3, 3))
+    points = points[np.abs(np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0])).sum(1) > 0]
+    count = 0
+    for s, t in itertools.combinations(points, 2):
+        shared = (s[:, None] == t[None]).all(2).any()
+        count += not shared and not disjoint(s, t)
+    if len(points):
+        faces = torch.arange(3 * len(points), dtype=torch.int32).reshape(-1, 3)
+        mesh = Mesh(torch.from_numpy(points.astype(np.float32)).reshape(1, -1, 3), faces)
+        assert int(self_intersection_count(mesh)) == count
 
 
 @pytest.mark.data("spot")
