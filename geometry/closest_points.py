@@ -21,6 +21,7 @@ from dvc.warp_op import scratch, warp_op
 
 FARTHEST = wp.constant(1.0e18)  # [m], the bound of a search that knows nothing
 SMALLEST = wp.constant(1.0e-30)  # below it a squared length or an area counts as zero
+PASSED_OVER = 1e-6  # Warp's query leaves out faces whose |normal| over the sum of squared edges is less
 CHUNK = 4096  # points of one unit of work
 
 
@@ -80,19 +81,36 @@ def face_distance(tree: wp.uint64, face: int, p: wp.vec3):
 
 
 @wp.func
-def nearest_face(tree: wp.uint64, p: wp.vec3, guess: int):
+def nearest_face(tree: wp.uint64, slivers: wp.array(dtype=int), p: wp.vec3, guess: int):
     """The face nearest to p. The distance to the face `guess` (-1: none) bounds the search."""
     bound = FARTHEST
     if guess >= 0:
         bound = face_distance(tree, guess, p)
     found = wp.mesh_query_point_no_sign(tree, p, bound)
-    return wp.where(found.result, found.face, guess)  # nothing nearer than the guess: the guess
+    nearest = wp.where(found.result, found.face, guess)  # nothing nearer than the guess: the guess
+    if slivers[0] < 0:
+        return nearest
+    least = FARTHEST
+    if nearest >= 0:
+        least = face_distance(tree, nearest, p)
+    for i in range(slivers.shape[0]):
+        if slivers[i] >= 0:
+            distance = face_distance(tree, slivers[i], p)
+            if distance < least:
+                least = distance
+                nearest = slivers[i]
+    return nearest
 
 
 @wp.kernel(enable_backward=False)
-def search_points(trees: wp.array(dtype=wp.int64), points: wp.array2d(dtype=wp.vec3), face: wp.array2d(dtype=int)):
+def search_points(
+    trees: wp.array(dtype=wp.int64),
+    points: wp.array2d(dtype=wp.vec3),
+    slivers: wp.array(dtype=int),
+    face: wp.array2d(dtype=int),
+):
     chunk, i = wp.tid()
-    face[chunk, i] = nearest_face(wp.uint64(trees[chunk]), points[chunk, i], -1)
+    face[chunk, i] = nearest_face(wp.uint64(trees[chunk]), slivers, points[chunk, i], -1)
 
 
 @wp.kernel(enable_backward=False)
@@ -100,38 +118,44 @@ def search_lines(
     trees: wp.array(dtype=wp.int64),
     corner: wp.array(dtype=wp.vec3),
     spacing: wp.array(dtype=float),
+    slivers: wp.array(dtype=int),
     face: wp.array3d(dtype=int),
     distance: wp.array3d(dtype=float),
 ):
-    """Nodes of one grid line in turn: the face of the last node bounds the search of the next."""
+    """Nodes of one grid line in turn: the face of the last node, read back, bounds the search of the next."""
     slab, j = wp.tid()
     tree = wp.uint64(trees[slab])
     h = spacing[0]
-    guess = -1
     for k in range(face.shape[2]):
         p = corner[slab] + wp.vec3(0.0, float(j), float(k)) * h
-        near = nearest_face(tree, p, wp.where(k > 0, face[slab, j, wp.max(k - 1, 0)], -1))
+        near = nearest_face(tree, slivers, p, wp.where(k > 0, face[slab, j, wp.max(k - 1, 0)], -1))
         face[slab, j, k] = near
         if near >= 0:
             distance[slab, j, k] = face_distance(tree, near, p)
 
 
-@warp_op(threads=None, enable_backward=False, verify=False)
-def search_points_op(trees: wp.array(dtype=wp.int64), points: wp.array2d(dtype=wp.vec3)):
-    """Trees' addresses (chunk,), points (chunk, point, 3) -> the nearest faces."""
+@warp_op(threads=None, enable_backward=False, verify=False, shared=("slivers",))
+def search_points_op(trees: wp.array(dtype=wp.int64), points: wp.array2d(dtype=wp.vec3), slivers: wp.array(dtype=int)):
+    """Trees' addresses (chunk,), points (chunk, point, 3), faces that the trees pass over -> the nearest faces."""
     face = scratch(points.shape, int, zero=False)
-    wp.launch(search_points, points.shape, inputs=[trees, points], outputs=[face])
+    wp.launch(search_points, points.shape, inputs=[trees, points, slivers], outputs=[face])
     return face
 
 
-@warp_op(threads=None, enable_backward=False, verify=False, shared=("spacing",))
+@warp_op(threads=None, enable_backward=False, verify=False, shared=("spacing", "slivers"))
 def search_lines_op(
-    trees: wp.array(dtype=wp.int64), corner: wp.array(dtype=wp.vec3), spacing: wp.array(dtype=float), *, lines: int, nodes: int
+    trees: wp.array(dtype=wp.int64),
+    corner: wp.array(dtype=wp.vec3),
+    spacing: wp.array(dtype=float),
+    slivers: wp.array(dtype=int),
+    *,
+    lines: int,
+    nodes: int,
 ):
-    """Trees' addresses (slab,), corners (slab, 3), spacing (1,) -> nearest faces and distances (slab, line, node)."""
+    """Trees' addresses (slab,), corners (slab, 3), spacing (1,), slivers -> nearest faces and distances (slab, line, node)."""
     face = scratch((corner.shape[0], lines, nodes), int, zero=False)
     distance = scratch((corner.shape[0], lines, nodes), float, requires_grad=False)
-    wp.launch(search_lines, (corner.shape[0], lines), inputs=[trees, corner, spacing], outputs=[face, distance])
+    wp.launch(search_lines, (corner.shape[0], lines), inputs=[trees, corner, spacing, slivers], outputs=[face, distance])
     return face, distance
 
 
@@ -166,7 +190,7 @@ def attach_kernel(
     barycentric: wp.array2d(dtype=wp.vec3),
 ):
     w, i = wp.tid()
-    k, direction, length = outward(vertices, faces, w, face[w, i], points[w, i], sign[w, i])
+    k, _direction, length = outward(vertices, faces, w, face[w, i], points[w, i], sign[w, i])
     distance[w, i] = sign[w, i] * length
     barycentric[w, i] = k
 
@@ -186,7 +210,7 @@ def attach_adjoint(
     g = gradient[w, i]
     if g != 0.0:
         f = face[w, i]
-        k, direction, length = outward(vertices, faces, w, f, points[w, i], sign[w, i])
+        k, direction, _length = outward(vertices, faces, w, f, points[w, i], sign[w, i])
         to_points[w, i] = to_points[w, i] + g * direction
         for corner in range(3):
             wp.atomic_add(to_vertices, w, faces[f, corner], direction * (-g * k[corner]))
@@ -233,12 +257,13 @@ class MeshTrees:
         start_warp()
         self.worlds = vertices.shape[0]
         with process_lock, torch.no_grad():
-            turned = _short_edge_last(vertices[0], faces).to(torch.int32).contiguous().flatten()
+            self.slivers = _slivers(vertices, faces)
+            indices = faces.to(torch.int32).contiguous().flatten()
             device = wp.device_from_torch(vertices.device)
             self._meshes = []  # the trees, which live as long as this object
             for world in range(self.worlds):
                 points = wp.clone(wp.from_torch(vertices[world].contiguous(), dtype=wp.vec3), device=device)
-                self._meshes.append(wp.Mesh(points=points, indices=wp.clone(wp.from_torch(turned), device=device)))
+                self._meshes.append(wp.Mesh(points=points, indices=wp.clone(wp.from_torch(indices), device=device)))
         self.ids = torch.tensor([mesh.id for mesh in self._meshes], dtype=torch.int64, device=vertices.device)
 
 
@@ -256,15 +281,18 @@ def require_mesh(name: str, mesh: Mesh) -> None:
         raise UserError(f"{name}: expected finite vertices, got NaN or infinity; remedy: remove such vertices")
 
 
-def _short_edge_last(points: Tensor, faces: Tensor) -> Tensor:
-    """Faces turned so that the second and third vertex are the nearest pair.
+def _slivers(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Faces that Warp's query passes over in some world, int32, filled up with -1 to a power of two (few shapes are traced).
 
-    Warp's query divides by the length of a face's first edge: a face with two equal vertices must not have them there.
+    It leaves out a face whose |normal| / (sum of squared edges) is under 1e-6. They are compared one by one, and a mesh that
+    consists of them is slow.
     """
-    corners = points[faces.long()]
-    squares = torch.stack([((corners[:, (i + 1) % 3] - corners[:, (i + 2) % 3]) ** 2).sum(-1) for i in range(3)], dim=1)
-    first = squares.argmin(dim=1, keepdim=True)
-    return faces.gather(1, (first + torch.arange(3, device=faces.device)) % 3)
+    a, b, c = vertices[:, faces.long()].unbind(dim=2)
+    squares = sum((e * e).sum(dim=-1) for e in (b - a, c - a, c - b))
+    normal = torch.linalg.norm(torch.linalg.cross(b - a, c - a), dim=-1)
+    index = (~(normal > 2.0 * PASSED_OVER * squares)).any(dim=0).nonzero()[:, 0].to(torch.int32)
+    room = 1 << max(0, (len(index) - 1).bit_length())
+    return torch.cat([index, index.new_full((max(room, 1) - len(index),), -1)])
 
 
 def closest_faces(trees: MeshTrees, points: Tensor) -> Tensor:
@@ -278,7 +306,7 @@ def closest_faces(trees: MeshTrees, points: Tensor) -> Tensor:
     padded = torch.cat([points.detach(), points.detach()[:, -1:].expand(-1, chunks * size - count, 3)], dim=1)
     padded = expand_worlds(padded, worlds).reshape(worlds * chunks, size, 3)
     ids = trees.ids.expand(worlds)[:, None].expand(worlds, chunks).reshape(-1)
-    face = search_points_op(ids.contiguous(), padded.contiguous())
+    face = search_points_op(ids.contiguous(), padded.contiguous(), trees.slivers)
     return face.reshape(worlds, chunks * size)[:, :count].contiguous()
 
 

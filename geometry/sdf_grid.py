@@ -42,9 +42,7 @@ def tap_weights(f: float, cubic: int, order: int):
             f * f * (f - 1.0),
         )
     if order == 1:
-        return 0.5 * wp.vec4(
-            -1.0 + f * (4.0 - 3.0 * f), f * (-10.0 + 9.0 * f), 1.0 + f * (8.0 - 9.0 * f), f * (3.0 * f - 2.0)
-        )
+        return 0.5 * wp.vec4(-1.0 + f * (4.0 - 3.0 * f), f * (-10.0 + 9.0 * f), 1.0 + f * (8.0 - 9.0 * f), f * (3.0 * f - 2.0))
     return wp.vec4(2.0 - 3.0 * f, 9.0 * f - 5.0, 4.0 - 9.0 * f, 3.0 * f - 1.0)
 
 
@@ -98,9 +96,7 @@ def grid_sample(values: wp.array4d(dtype=float), world: int, u: wp.vec3, cubic: 
             row = float(0.0)
             slope = float(0.0)
             for c in range(1 - cubic, 3 + cubic):
-                v = values[
-                    world, wp.clamp(i + a, 0, nx - 1), wp.clamp(j + b, 0, ny - 1), wp.clamp(k + c, 0, nz - 1)
-                ]
+                v = values[world, wp.clamp(i + a, 0, nx - 1), wp.clamp(j + b, 0, ny - 1), wp.clamp(k + c, 0, nz - 1)]
                 row += z0[c] * v
                 slope += z1[c] * v
             out += wp.vec4(x0[a] * y0[b] * row, x1[a] * y0[b] * row, x0[a] * y1[b] * row, x0[a] * y0[b] * slope)
@@ -130,9 +126,7 @@ def grid_hessian(values: wp.array4d(dtype=float), world: int, u: wp.vec3, cubic:
     for a in range(1 - cubic, 3 + cubic):
         for b in range(1 - cubic, 3 + cubic):
             for c in range(1 - cubic, 3 + cubic):
-                v = values[
-                    world, wp.clamp(i + a, 0, nx - 1), wp.clamp(j + b, 0, ny - 1), wp.clamp(k + c, 0, nz - 1)
-                ]
+                v = values[world, wp.clamp(i + a, 0, nx - 1), wp.clamp(j + b, 0, ny - 1), wp.clamp(k + c, 0, nz - 1)]
                 diagonal += v * wp.vec3(x2[a] * y0[b] * z0[c], x0[a] * y2[b] * z0[c], x0[a] * y0[b] * z2[c])
                 other += v * wp.vec3(x0[a] * y1[b] * z1[c], x1[a] * y0[b] * z1[c], x1[a] * y1[b] * z0[c])
     return wp.mat33(
@@ -204,9 +198,7 @@ def sample_adjoint(
 
 
 @warp_op(shared=("values",), threads=None)
-def sample_op(
-    values: wp.array4d(dtype=float), units: wp.array2d(dtype=wp.vec3), world: wp.array(dtype=int), *, cubic: bool
-):
+def sample_op(values: wp.array4d(dtype=float), units: wp.array2d(dtype=wp.vec3), world: wp.array(dtype=int), *, cubic: bool):
     """values (world, nx, ny, nz), points in units of the grid (chunk, point, 3), each chunk's world -> value and gradient."""
     value, gradient = scratch(units.shape, float), scratch(units.shape, wp.vec3)
     wp.launch(sample_kernel, units.shape, inputs=[values, units, world, int(cubic)], outputs=[value, gradient])
@@ -306,9 +298,7 @@ def grid_nodes(origin: Tensor, spacing: float, shape: tuple[int, int, int]) -> T
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, 3)
 
 
-def resample(
-    grid: SdfGrid, origin: Tensor, spacing: float, shape: tuple[int, int, int], method: str = "linear"
-) -> SdfGrid:
+def resample(grid: SdfGrid, origin: Tensor, spacing: float, shape: tuple[int, int, int], method: str = "linear") -> SdfGrid:
     """The field at the nodes of another grid, whose values have gradient to those of `grid`.
 
     origin [m] (3,), spacing [m], shape: of the new grid; method and what holds outside: see `sample_sdf`. Coarser grids are

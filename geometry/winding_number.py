@@ -72,7 +72,7 @@ def tree_winding(
     """w(q), by a walk through the tree: node i has the children 4 i + 1 .. 4 i + 4."""
     inner = nodes.shape[1] - (first_face.shape[0] - 1)
     total = float(0.0)
-    i = int(0)
+    i = wp.int32(0)
     walking = bool(True)
     while walking:
         node = nodes[world, i]
@@ -252,10 +252,11 @@ def winding_number_by_faces(mesh: Mesh, points: Tensor, points_at_once: int = 0)
     parts = []
     for part in points.split(at_once, dim=1):
         a, b, c = (corners[:, None, :, i] - part[:, :, None] for i in range(3))
-        x, y, z = (torch.sqrt((s * s).sum(-1) + 1e-37) for s in (a, b, c))
+        x, y, z = (torch.sqrt((s * s).sum(-1, keepdim=True) + 1e-37) for s in (a, b, c))
+        a, b, c = a / x, b / y, c / z
         over = (a * torch.linalg.cross(b, c)).sum(-1)
-        under = x * y * z + (a * b).sum(-1) * z + (b * c).sum(-1) * x + (c * a).sum(-1) * y
-        flat = (over == 0.0) & (under <= 0.0)  # on the triangle or degenerate: no side is right
-        angle = 2.0 * torch.atan2(torch.where(flat, torch.zeros_like(over), over), under.masked_fill(flat, 1.0))
+        under = 1.0 + (a * b).sum(-1) + (b * c).sum(-1) + (c * a).sum(-1)
+        flat = ((over == 0.0) & (under <= 0.0)) | (over * over + under * under < 1e-12)  # on the face: no side is right
+        angle = 2.0 * torch.atan2(over.masked_fill(flat, 0.0), under.masked_fill(flat, 1.0))
         parts.append(angle.sum(-1) / (4.0 * math.pi))
     return torch.cat(parts, dim=1) if parts else points.new_zeros(points.shape[:2])
