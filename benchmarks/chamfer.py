@@ -2,7 +2,8 @@
 
     python benchmarks/chamfer.py
 
-Points on a lumpy sphere of one metre; the clouds are two samples of it at one place (near), or two diameters apart (far).
+Points on a lumpy sphere of one metre, and in a ball of one metre (volume); the clouds are two samples at one place
+(near), or two diameters apart (far).
 The peer of SciPy builds both trees, asks both with two workers, and writes the same squared chamfer with torch's indexing.
 pytorch3d is timed where it is installed. Medians of several runs taken in turn. Prints a table and returns it; writes nothing.
 """
@@ -35,6 +36,14 @@ def cloud(seed: int, offset: float = 0.0, count: int = POINTS) -> Tensor:
     direction = direction / direction.norm(dim=1, keepdim=True)
     radius = 0.5 * (1.0 + 0.3 * torch.sin(3.0 * direction[:, :1]) * torch.cos(4.0 * direction[:, 1:2]))
     return (radius * direction + torch.tensor([offset, 0.0, 0.0]))[None]
+
+
+def ball(seed: int, offset: float = 0.0, count: int = POINTS) -> Tensor:
+    """Points in a ball one metre across, moved along x: (1, point, 3)."""
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.randn(count, 3, generator=generator)
+    radius = 0.5 * torch.rand(count, 1, generator=generator) ** (1.0 / 3.0)
+    return (direction / direction.norm(dim=1, keepdim=True) * radius + torch.tensor([offset, 0.0, 0.0]))[None]
 
 
 def by_scipy(first: Tensor, second: Tensor) -> Tensor:
@@ -81,7 +90,7 @@ def compare(name: str, first: Tensor, second: Tensor, repeats: int) -> dict[str,
     row["value_error"] = abs(ours[1] - theirs[1]) / max(abs(theirs[1]), 1e-30)
     # differs where two neighbours are equally near in float32, which is common from afar
     row["gradient_error"] = float((ours[2] - theirs[2]).norm() / theirs[2].norm())
-    print(f"{name:>5}  " + "  ".join(f"{key} {1e3 * row[key]:8.1f} ms" for key in functions), end="  ")
+    print(f"{name:>12}  " + "  ".join(f"{key} {1e3 * row[key]:8.1f} ms" for key in functions), end="  ")
     print("  ".join(f"{key}/ours {row[key] / row['ours']:.2f}" for key in functions if key != "ours"), end="  ")
     print(f"(relative difference: value {row['value_error']:.1e}, gradient {row['gradient_error']:.1e})")
     return row
@@ -94,6 +103,8 @@ def main() -> dict[str, dict[str, float]]:
     rows = {}
     for name, offset in (("near", 0.0), ("far", DIAMETERS_APART)):
         rows[name] = compare(name, cloud(0), cloud(1, offset), REPEATS[name])
+        name += ", volume"
+        rows[name] = compare(name, ball(0), ball(1, offset), REPEATS[name.split(",")[0]])
     return rows
 
 

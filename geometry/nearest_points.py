@@ -1,19 +1,19 @@
-"""Nearest neighbours between sets of points: an implicit bounding-box tree in Morton order, searched with a warm start.
+"""Nearest neighbours between sets of points: an implicit bounding-box tree in Hilbert order, searched with a warm start.
 
     i(x) = argmin_j |x - y_j|
 
-The points are sorted along a Morton curve (Morton 1966) of 21 bits an axis and cut into 2^k leaves of nearly equal size. Node
-i of the tree has the children 2i and 2i + 1, so neither pointers nor a stack are needed: a bit a level says whether the
-sibling is still to be visited (the trail of Laine 2010, Restart Trail for Stackless BVH Traversal). Queries run in Morton
-order too, and each takes the answer of the one before as its first bound. That is what keeps distant sets fast: seen from
-afar all boxes are nearly equally far, and only a bound that is nearly the answer leaves most of them out.
+The points are sorted along a Hilbert curve of 21 bits an axis and cut into 2^k leaves of nearly equal size. Node i of the tree
+has the children 2i and 2i + 1, so neither pointers nor a stack are needed: a bit a level says whether the sibling is still to
+be visited (the trail of Laine 2010, Restart Trail for Stackless BVH Traversal). Queries run along the curve too, and each takes
+the answer of the one before as its first bound. That is what keeps distant sets fast: seen from afar all boxes are nearly
+equally far, and only a bound that is nearly the answer leaves most of them out. On the CPU eight neighbouring queries walk the
+tree together, compared by their common box, unless they are far away, where it tells them apart too little.
 
 Everything here is a search, without gradient; `geometry.point_losses` attaches the gradient to what was found.
 """
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import warp as wp
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from dvc.errors import UserError
 from dvc.records import world_count
 from dvc.warp_op import scratch, warp_op
+from geometry.hilbert_curve import curve_order
 
 LEAF_SIZE = 25  # most points of a leaf
 CHUNK = 512  # queries of one unit of work
@@ -28,7 +29,7 @@ RUN_CPU, RUN_CUDA = 512, 8  # queries that one thread asks in turn
 GROUP_CPU, GROUP_CUDA = 8, 1  # neighbouring queries that walk the tree together
 INTERLEAVE = 16  # neighbouring chunks go to different threads: distant regions are dearer than near ones
 LARGEST = 1e18  # [m], the square of a greater coordinate leaves float32
-CELLS = float(2**21 - 1)
+FAR = wp.constant(400.0)  # squared distance over squared extent, above which neighbouring queries part
 
 
 class NearestPoints(NamedTuple):
@@ -36,18 +37,6 @@ class NearestPoints(NamedTuple):
 
     nearest: Tensor  # number of the nearest point, int64, (world, query)
     square: Tensor  # squared distance [m^2], without gradient, (world, query)
-
-
-@wp.func
-def spread(cell: wp.uint64):
-    """The low 21 bits with two zeros between neighbours."""
-    x = cell & wp.uint64(0x1FFFFF)
-    x = (x | (x << wp.uint64(32))) & wp.uint64(0x1F00000000FFFF)
-    x = (x | (x << wp.uint64(16))) & wp.uint64(0x1F0000FF0000FF)
-    x = (x | (x << wp.uint64(8))) & wp.uint64(0x100F00F00F00F00F)
-    x = (x | (x << wp.uint64(4))) & wp.uint64(0x10C30C30C30C30C3)
-    x = (x | (x << wp.uint64(2))) & wp.uint64(0x1249249249249249)
-    return x
 
 
 @wp.func
@@ -158,21 +147,6 @@ def search_group(
 
 
 @wp.kernel(enable_backward=False)
-def code_kernel(
-    points: wp.array2d(dtype=wp.vec3),
-    low: wp.array(dtype=wp.vec3),
-    scale: wp.array(dtype=float),
-    code: wp.array2d(dtype=wp.int64),
-):
-    world, i = wp.tid()
-    cell = (points[world, i] - low[world]) * scale[world]
-    x = spread(wp.uint64(wp.clamp(cell[0], 0.0, CELLS)))
-    y = spread(wp.uint64(wp.clamp(cell[1], 0.0, CELLS)))
-    z = spread(wp.uint64(wp.clamp(cell[2], 0.0, CELLS)))
-    code[world, i] = wp.int64(x | (y << wp.uint64(1)) | (z << wp.uint64(2)))
-
-
-@wp.kernel(enable_backward=False)
 def leaf_kernel(
     points: wp.array2d(dtype=wp.vec3),
     order: wp.array2d(dtype=int),
@@ -224,8 +198,13 @@ def search_kernel(
 ):
     chunk, part = wp.tid()
     guess = points.shape[1] / 2
-    for i in range(part * run, (part + 1) * run, group):
-        guess = search_group(asked, points, boxes, chunk, i, i + group, tree[chunk], guess, found, square)
+    for first in range(part * run, (part + 1) * run, group):
+        # seen from afar, a distance is known far better than a group is small: each query by itself
+        p = asked[chunk, first]
+        extent = point_square(p, asked[chunk, first + group - 1])
+        step = wp.where(point_square(p, points[tree[chunk], guess]) > FAR * extent, 1, group)
+        for i in range(first, first + group, step):
+            guess = search_group(asked, points, boxes, chunk, i, i + step, tree[chunk], guess, found, square)
 
 
 @wp.kernel(enable_backward=False)
@@ -234,14 +213,6 @@ def name_kernel(
 ):
     chunk, i = wp.tid()
     index[chunk, i] = order[tree[chunk], found[chunk, i]]
-
-
-@warp_op(threads=None, enable_backward=False, verify=False)
-def morton_codes(points: wp.array2d(dtype=wp.vec3), low: wp.array(dtype=wp.vec3), scale: wp.array(dtype=float)):
-    """points (world, point, 3), low (world, 3), cells a metre (world,) -> codes (world, point) int64."""
-    code = scratch(points.shape, wp.int64, zero=False)
-    wp.launch(code_kernel, points.shape, [points, low, scale], [code])
-    return code
 
 
 @warp_op(threads=None, enable_backward=False, verify=False)
@@ -300,7 +271,7 @@ class PointTree:
 
 
 def _sorted_rows(points: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """The points, float32 and contiguous, and their rows in Morton order (world, point) int32."""
+    """The points, float32 and contiguous, and their rows in Hilbert order (world, point) int32."""
     if points.dim() != 3 or points.shape[2] != 3:
         raise UserError(f"{name}: expected shape (world, point, 3), got {tuple(points.shape)}")
     if points.shape[0] == 0 or points.shape[1] == 0:
@@ -313,13 +284,7 @@ def _sorted_rows(points: Tensor, name: str) -> tuple[Tensor, Tensor]:
     low, high = points.amin(dim=1), points.amax(dim=1)
     if not bool((torch.maximum(high.abs(), low.abs()) < LARGEST).all()):  # false for NaN too
         raise UserError(f"{name}: expected finite coordinates below {LARGEST:g} m, got NaN, infinity or more")
-    side = (high - low).amax(dim=1).clamp_min(1e-30)
-    code = morton_codes(points, low, CELLS / side)
-    if code.device.type == "cpu":  # several times as fast as torch.sort there
-        order = torch.from_numpy(np.argsort(code.numpy(), axis=1).astype(np.int32))
-    else:
-        order = torch.sort(code, dim=1).indices.to(torch.int32)
-    return points, order
+    return points, curve_order(points, low, (high - low).amax(dim=1))
 
 
 def nearest_points(queries: Tensor | PointTree, points: Tensor | PointTree) -> NearestPoints:
