@@ -41,7 +41,7 @@ def test_angle_of_a_hinge_and_its_derivative(angle):
     bent = torch.tensor([angle], requires_grad=True)
     mesh = hinge(bent)
     found = dihedral_angles(mesh)[0, ridge(mesh)]
-    assert float(found) == pytest.approx(angle, abs=1e-6)
+    assert float(found.detach()) == pytest.approx(angle, abs=1e-6)
     found.backward()
     assert float(bent.grad) == pytest.approx(1.0, rel=1e-5)
 
