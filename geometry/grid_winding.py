@@ -33,17 +33,14 @@ def edge_crossing(a: wp.vec3, b: wp.vec3, ia: int, ib: int, x: float, y: float):
         up = -1
     if up == 0:
         return 0
-    low = a
-    high = b
-    if (up == 1) != (ia < ib):  # always from the lower vertex number: both faces of an edge compute the same
-        low = wp.where(ia < ib, a, b)
-        high = wp.where(ia < ib, b, a)
-        side = (high[0] - low[0]) * (y - low[1]) - (high[1] - low[1]) * (x - low[0])
-        return wp.where(side < 0.0, up, 0)
+    # always from the lower vertex number: both faces of an edge compute the same
     low = wp.where(ia < ib, a, b)
     high = wp.where(ia < ib, b, a)
     side = (high[0] - low[0]) * (y - low[1]) - (high[1] - low[1]) * (x - low[0])
-    return wp.where(side >= 0.0, up, 0)
+    upwards = (up == 1) == (ia < ib)
+    if (upwards and side >= 0.0) or (not upwards and side < 0.0):
+        return up
+    return 0
 
 
 @wp.kernel(enable_backward=False)
