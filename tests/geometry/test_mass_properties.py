@@ -151,5 +151,5 @@ def test_inward_faces_are_refused():
 
 
 def test_other_shapes_are_refused():
-    with pytest.raises(UserError, match="expected SphereShape, BoxShape or Mesh, got Tensor"):
+    with pytest.raises(UserError, match="expected SphereShape, BoxShape, Mesh, TetMesh or SdfGrid, got Tensor"):
         STAGE(torch.ones(1), torch.ones(1))
