@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_vertex_normals_of_a_sphere_converge_to_radial_ones():
             mesh = Mesh(torch.from_numpy(vertices)[None], torch.from_numpy(faces))
             distance = (vertex_normals(mesh, weighting) - mesh.vertices).norm(dim=-1)
             errors.append((float(distance.max()), float(distance.mean())))
-        for coarse, fine in zip(errors, errors[1:]):
+        for coarse, fine in itertools.pairwise(errors):
             assert coarse[0] / fine[0] == pytest.approx(2.0, rel=0.02) and coarse[1] / fine[1] > 2.7, errors
         largest[weighting] = errors[-1][0]
     assert largest["angle"] < 0.5 * largest["area"] < 2e-3
