@@ -13,8 +13,8 @@ from typing import Any
 
 import warp as wp
 
-from dvc.errors import UserError
-from dvc.op_signature import is_float32
+from dvc.errors import Unsupported, UserError
+from dvc.op_signature import is_float, is_float32
 
 process_lock = threading.RLock()  # held while a tape or a capture of ours is active, and during eager runs
 _current = threading.local()
@@ -83,12 +83,12 @@ def scratch(shape: int | tuple[int, ...], dtype: Any, *, zero: bool = True, requ
     """A work or output array of the op that is running.
 
     It is zero at the start of every replay (`zero=False` leaves what the last replay wrote, for arrays that are wholly
-    overwritten). By default a float array carries a gradient when the op is being differentiated on the tape;
+    overwritten). By default an array of floats, of whatever precision, carries a gradient when the op is being differentiated on the tape;
     `requires_grad=False` cuts the gradient off there, and an output so declared is not differentiable.
     """
     frame = _frame_of("scratch")
     shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
-    wanted = (frame.grad_by_default if requires_grad is None else requires_grad and frame.differentiates) and is_float32(dtype)
+    wanted = (frame.grad_by_default if requires_grad is None else requires_grad and frame.differentiates) and is_float(dtype)
     array, new = frame.take(
         ("scratch", shape, dtype, wanted), lambda: wp.zeros(shape, dtype=dtype, device=frame.device, requires_grad=wanted)
     )
@@ -147,6 +147,12 @@ class Run:
         with wp.ScopedDevice(self.device), _Entered(self.frame), self.tape:
             returned = self.op.body(*self.arrays, **self.options)
         self.outputs, self.output_names, self.rebuild = flatten(self.op.name, returned)
+        for output, name in zip(self.outputs, self.output_names):
+            if is_float(output.dtype) and not is_float32(output.dtype) and id(output) not in self.frame.frozen:
+                raise Unsupported(
+                    f"{self.op.name}: {name} is {wp.types.type_repr(output.dtype)}, expected float32, which gradients flow "
+                    "through; remedy: convert it in the last kernel, or scratch(..., requires_grad=False)"
+                )
         self._forward_cursor = self.frame.cursor
 
     def assume_outputs(self, outputs: Sequence[tuple], rebuild: Callable[[list], Any]) -> None:

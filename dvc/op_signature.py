@@ -44,6 +44,11 @@ def is_float32(dtype: Any) -> bool:
     return getattr(dtype, "_wp_scalar_type_", dtype) in (wp.float32, float)
 
 
+def is_float(dtype: Any) -> bool:
+    """Whether an array of this dtype can carry a gradient, in whatever precision."""
+    return getattr(dtype, "_wp_scalar_type_", dtype) in (wp.float16, wp.float32, wp.float64, float)
+
+
 class OpSignature:
     """Arguments and static options of the op whose body is `body`."""
 

@@ -189,6 +189,19 @@ def test_query_has_no_gradient_and_rebuilds_its_tree():
     assert examples.overlaps(points).grad_fn is None
 
 
+def test_a_double_precision_array_inside_carries_the_gradient():
+    x = torch.tensor([0.5, -2.0, 3.0], requires_grad=True)
+    y = examples.square_in_double(x)
+    y.sum().backward()
+    torch.testing.assert_close(y.detach(), x.detach() ** 2 + 1.0)
+    torch.testing.assert_close(x.grad, 2.0 * x.detach())
+
+
+def test_a_double_precision_output_is_refused():
+    with pytest.raises(Unsupported, match=r"double_output: output is .*float64, expected float32"):
+        examples.double_output(torch.ones(3, requires_grad=True))
+
+
 def test_double_backward_is_refused_with_a_reason():
     x = torch.ones(3, requires_grad=True)
     (grad,) = torch.autograd.grad(square(x).sum(), x, create_graph=True)

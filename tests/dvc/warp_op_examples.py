@@ -46,6 +46,18 @@ def square_kernel(x: wp.array(dtype=float), y: wp.array(dtype=float)):
 
 
 @wp.kernel
+def widen_kernel(x: wp.array(dtype=float), wide: wp.array(dtype=wp.float64)):
+    world = wp.tid()
+    wide[world] = wp.float64(x[world]) * wp.float64(x[world])
+
+
+@wp.kernel
+def narrow_kernel(wide: wp.array(dtype=wp.float64), y: wp.array(dtype=float)):
+    world = wp.tid()
+    y[world] = float(wide[world] + wp.float64(1.0))
+
+
+@wp.kernel
 def accumulate_all_kernel(x: wp.array(dtype=float), y: wp.array(dtype=float)):
     world = wp.tid()
     wp.atomic_add(y, 0, x[world])
@@ -182,3 +194,20 @@ def overlaps(x: wp.array(dtype=wp.vec3)):
     count = scratch(x.shape, int)
     wp.launch(nearest_kernel, x.shape, [tree.id, x], [count])
     return count
+
+
+@warp_op
+def square_in_double(x: wp.array(dtype=float)):
+    """x^2 + 1 by way of a float64 array."""
+    wide, y = scratch(x.shape, wp.float64), scratch(x.shape, float)
+    wp.launch(widen_kernel, x.shape[0], [x], [wide])
+    wp.launch(narrow_kernel, x.shape[0], [wide], [y])
+    return y
+
+
+@warp_op
+def double_output(x: wp.array(dtype=float)):
+    """Refused: a float64 output has no gradient."""
+    wide = scratch(x.shape, wp.float64)
+    wp.launch(widen_kernel, x.shape[0], [x], [wide])
+    return wide
