@@ -1,4 +1,4 @@
-"""Angles and time of isosurfaces: ours, scikit-image's (trimesh calls the same) and Open3D's marching cubes, bunny field at 128^3.
+"""Angles and time of isosurfaces: ours, scikit-image's (trimesh calls the same) and Open3D's marching cubes (bunny, 128^3).
 
     python benchmarks/isosurface.py
 

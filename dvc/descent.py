@@ -74,7 +74,10 @@ class Problem:
 
 
 class GaussNewtonDescent:
-    """Gauss-Newton with one trust region a world. `refresh`: steps between two evaluations of the curvature."""
+    """Gauss-Newton with one trust region a world.
+
+    refresh: every so many steps the curvature is measured anew, in the worlds where it no longer serves.
+    """
 
     def __init__(
         self, problem: Problem, worlds: int, active: Tensor, refresh: int = 2, worlds_at_once: int = 16, tolerance: float = 1e-3
@@ -93,7 +96,7 @@ class GaussNewtonDescent:
         loss, gradient, alive = self.problem.gradient(x, alive)
         moving = alive & (self.state.stalled < 3)
         if self.count % self.refresh == 0:
-            self._measure(x, moving)
+            self._measure(x, loss, moving & gn.due(self.state, loss))
         accepted = torch.zeros_like(alive)
         best, best_loss, gain = x, loss, torch.zeros_like(loss)
         for _ in range(5):
@@ -117,15 +120,16 @@ class GaussNewtonDescent:
         self.count += 1
         return Step(best, best_loss, not bool((alive & (self.state.stalled < 3)).any())), alive
 
-    def _measure(self, x: Tensor, moving: Tensor) -> None:
+    def _measure(self, x: Tensor, loss: Tensor, due: Tensor) -> None:
         curvature, step = self.state.curvature.clone(), self.state.step.clone()
-        for w in torch.nonzero(moving)[:, 0].tolist():
+        measured = self.state.measured.clone()
+        for w in torch.nonzero(due)[:, 0].tolist():
             a = gn.curvature_at(
                 self.problem.evaluate, self.problem.objective, x[w], step[w], self.active, self.problem.priors, self.at_once
             )
             if bool(torch.isfinite(a).all()):
-                curvature[w], step[w] = a, gn.adapted_step(a)
-        self.state = self.state._replace(curvature=curvature, step=step)
+                curvature[w], step[w], measured[w] = a, gn.adapted_step(a), loss[w]
+        self.state = self.state._replace(curvature=curvature, step=step, measured=measured)
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count, **self.state._asdict()}

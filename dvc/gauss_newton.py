@@ -16,6 +16,7 @@ from dvc.jvp import Evaluate, jacobians_of
 from dvc.losses import Objective, influence
 
 LARGEST_DAMPING = 1e7
+AGED = 0.99  # a curvature serves until the loss has fallen below this part of what it was there
 
 
 class GaussNewtonState(NamedTuple):
@@ -25,6 +26,7 @@ class GaussNewtonState(NamedTuple):
     curvature: Tensor  # A, (world, size, size)
     step: Tensor  # finite-difference steps, (world, size)
     stalled: Tensor  # steps in a row without progress, int32 (world,)
+    measured: Tensor  # loss where the curvature was measured; infinite where it is to be measured anew, (world,)
 
 
 def start_state(worlds: int, size: int) -> GaussNewtonState:
@@ -34,6 +36,7 @@ def start_state(worlds: int, size: int) -> GaussNewtonState:
         torch.zeros(worlds, size, size),
         torch.full((worlds, size), 1e-3),
         torch.zeros(worlds, dtype=torch.int32),
+        torch.full((worlds,), torch.inf),
     )
 
 
@@ -79,6 +82,12 @@ def adapted_step(curvature: Tensor, largest: float = 1e-2, smallest: float = 1e-
     return (target / torch.sqrt(torch.diagonal(curvature, dim1=-2, dim2=-1).clamp(min=1e-12))).clamp(smallest, largest)
 
 
+def due(state: GaussNewtonState, loss: Tensor) -> Tensor:
+    """Worlds whose curvature no longer serves: the loss has fallen by a hundredth since, or it
+    misjudged the last step (world,)."""
+    return torch.isinf(state.measured) | (loss < AGED * state.measured)
+
+
 def proposal(state: GaussNewtonState, gradient: Tensor, active: Tensor) -> Tensor:
     """Steps delta (world, size); numbers that are not `active` (size,) stay."""
     a = state.curvature.double()
@@ -105,4 +114,5 @@ def updated(state: GaussNewtonState, accepted: Tensor, gain: Tensor, progress: T
     factor = torch.where(gain > 0.75, 0.04, torch.where(gain > 0.25, 0.3, 2.0))
     damping = (state.damping * torch.where(accepted, factor, torch.full_like(factor, 5.0))).clamp(1e-9, LARGEST_DAMPING)
     stalled = torch.where(accepted & progress, torch.zeros_like(state.stalled), state.stalled + 1)
-    return state._replace(damping=damping, stalled=stalled)
+    measured = torch.where(accepted & (gain > 0.25), state.measured, torch.full_like(state.measured, torch.inf))
+    return state._replace(damping=damping, stalled=stalled, measured=measured)

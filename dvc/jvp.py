@@ -7,7 +7,7 @@ Truncation error O(h^2); rounding error about eps |f| / h: `h` is given per dire
 can each have their own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -42,18 +42,38 @@ def jvp_of(
     Central ones; forward ones, at half the cost and with an error O(h), where the values `at_base` (1, ...) are given.
     """
     pieces: dict[str, list[Tensor]] = {}
-    at_once = max(1, worlds_at_once if at_base is not None else worlds_at_once // 2)
-    for i in range(0, len(directions), at_once):
-        d, h = directions[i : i + at_once], step[i : i + at_once, None]
-        n, sides = len(d), 2 if at_base is None else 1
+    for block in _blocks(evaluate, base, directions, step, worlds_at_once, at_base):
+        for name, value in block.items():
+            pieces.setdefault(name, []).append(value)
+    return {name: torch.cat(parts) for name, parts in pieces.items()}
+
+
+def _blocks(
+    evaluate: Evaluate,
+    base: Tensor,
+    directions: Tensor,
+    step: Tensor,
+    worlds_at_once: int,
+    at_base: Mapping[str, Tensor] | None,
+) -> Iterator[dict[str, Tensor]]:
+    """Differences along a few directions at a time. Every call has the same number of worlds, so that one trace of each op
+    serves them all: what lacks in the last one is filled up with its last direction."""
+    sides = 2 if at_base is None else 1
+    calls = -(-len(directions) // max(1, worlds_at_once // sides))
+    n = -(-len(directions) // max(1, calls))
+    for i in range(0, len(directions), max(1, n)):
+        chosen = torch.arange(i, i + n).clamp(max=len(directions) - 1)
+        kept = min(n, len(directions) - i)
+        d, h = directions[chosen], step[chosen, None]
         values = evaluate(torch.cat([base + h * d, base - h * d]) if at_base is None else base + h * d)
+        differences = {}
         for name, value in values.items():
             if value.shape[0] != sides * n:  # the output does not depend on the parameters
                 value = value.expand(sides * n, *value.shape[1:])
             scale = h.reshape(-1, *([1] * (value.dim() - 1)))
             other = value[n:] if at_base is None else at_base[name]
-            pieces.setdefault(name, []).append((value[:n] - other) / (sides * scale))
-    return {name: torch.cat(parts) for name, parts in pieces.items()}
+            differences[name] = ((value[:n] - other) / (sides * scale))[:kept]
+        yield differences
 
 
 class Jacobian(NamedTuple):
@@ -66,9 +86,10 @@ class Jacobian(NamedTuple):
     rows: Tensor  # (d, n)
 
     def on(self, columns: Tensor) -> Tensor:
-        """Rows on another sorted set of columns that holds this one."""
+        """Rows on another sorted set of columns; zero where no direction changes one."""
         full = self.rows.new_zeros(len(self.rows), len(columns))
-        full[:, torch.searchsorted(columns, self.columns)] = self.rows
+        mine = torch.isin(self.columns, columns, assume_unique=True)
+        full[:, torch.searchsorted(columns, self.columns[mine])] = self.rows[:, mine]
         return full
 
 
@@ -88,14 +109,15 @@ class _Gathered:
         self.blocks.append(block[:, torch.cat(self.columns)])
 
     def finish(self) -> Jacobian:
-        columns = torch.cat(self.columns)
+        columns, order = torch.sort(torch.cat(self.columns))
+        place = torch.argsort(order)
         rows = self.blocks[0].new_zeros(sum(len(block) for block in self.blocks), len(columns))
         at = 0
-        for block in self.blocks:
-            rows[at : at + len(block), : block.shape[1]] = block
+        while self.blocks:
+            block = self.blocks.pop(0)
+            rows[at : at + len(block), place[: block.shape[1]]] = block
             at += len(block)
-        order = torch.argsort(columns)
-        return Jacobian(columns[order], rows[:, order])
+        return Jacobian(columns, rows)
 
 
 def jacobians_of(
@@ -108,10 +130,8 @@ def jacobians_of(
 ) -> dict[str, Jacobian]:
     """Like `jvp_of`, for outputs that mostly do not change: output -> Jacobian."""
     gathered: dict[str, _Gathered] = {}
-    at_once = max(1, worlds_at_once if at_base is not None else worlds_at_once // 2)
-    for i in range(0, len(directions), at_once):
-        part = jvp_of(evaluate, base, directions[i : i + at_once], step[i : i + at_once], worlds_at_once, at_base)
-        for name, value in part.items():
+    for block in _blocks(evaluate, base, directions, step, worlds_at_once, at_base):
+        for name, value in block.items():
             gathered.setdefault(name, _Gathered()).add(value.flatten(1))
     return {name: rows.finish() for name, rows in gathered.items()}
 

@@ -83,8 +83,8 @@ def scratch(shape: int | tuple[int, ...], dtype: Any, *, zero: bool = True, requ
     """A work or output array of the op that is running.
 
     It is zero at the start of every replay (`zero=False` leaves what the last replay wrote, for arrays that are wholly
-    overwritten). By default an array of floats, of whatever precision, carries a gradient when the op is being differentiated on the tape;
-    `requires_grad=False` cuts the gradient off there, and an output so declared is not differentiable.
+    overwritten). By default an array of floats of any precision carries a gradient when the op is being differentiated on the
+    tape; `requires_grad=False` cuts the gradient off there, and an output so declared is not differentiable.
     """
     frame = _frame_of("scratch")
     shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)

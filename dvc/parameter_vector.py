@@ -36,7 +36,7 @@ class ParameterVector:
         """Current unbounded values, detached, (world, size)."""
         worlds = max((p.raw.shape[0] for p in self.parameters.values()), default=1)
         parts = [p.raw.detach().reshape(p.raw.shape[0], -1).expand(worlds, -1) for p in self.parameters.values()]
-        return torch.cat(parts, dim=1).clone()
+        return torch.cat(parts, dim=1).clone() if parts else torch.zeros(1, 0)
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """(world, size) -> name -> (world, *shape), sharing memory and gradient."""

@@ -79,8 +79,9 @@ def _half(evaluate: Evaluate, objective: Objective, x: Tensor, step: Tensor, fra
             raise UserError(
                 f"uncertainty: residual {name!r} has shape {tuple(r.shape)}; expected (world, {frames} frames, ...)"
             )
-        columns, rows = jacobians[name]
-        halves.append(_Half(Jacobian(columns, rows * weight.flatten()[columns]), (r * weight).flatten()))
+        columns, rows = jacobians.pop(name)
+        rows *= weight.flatten()[columns]
+        halves.append(_Half(Jacobian(columns, rows), (r * weight).flatten()))
     return halves
 
 
@@ -148,15 +149,14 @@ def estimate(
     scores = torch.zeros(count, size, dtype=torch.float64)
     for one, two in zip(*halves, strict=True):
         columns = torch.unique(torch.cat([one.jacobian.columns, two.jacobian.columns]))
-        a, b = one.jacobian.on(columns), two.jacobian.on(columns)
         segment = labels[columns // (len(one.residual) // len(labels))]
         for c in range(count):
-            inside = segment == c
-            fa, fb = a[:, inside], b[:, inside]
+            inside = columns[segment == c]
+            fa, fb = one.jacobian.on(inside), two.jacobian.on(inside)
             cross = (fa @ fb.T).double()
             parts[c] += 0.5 * (cross + cross.T)
             # the residual of one seed against the Jacobian of the other
-            scores[c] += 0.5 * (fa @ two.residual[columns[inside]] + fb @ one.residual[columns[inside]]).double()
+            scores[c] += 0.5 * (fa @ two.residual[inside] + fb @ one.residual[inside]).double()
     data = _without_negative(parts.sum(0), prior)
     inverse = torch.linalg.inv(data + prior)
     spectrum, axes = torch.linalg.eigh(inverse)

@@ -33,6 +33,8 @@ class FreeMesh(nn.Module):
     Gradient: complete, to u.
     """
 
+    faces: Tensor  # (face, 3)
+
     def __init__(self, vertices: Sequence[Sequence[float]] | np.ndarray, faces: Sequence[Sequence[int]] | np.ndarray,
                  smoothness: float = 19.0):  # fmt: skip
         super().__init__()
@@ -42,7 +44,7 @@ class FreeMesh(nn.Module):
         self.u = nn.Parameter(self.steps.to_parameters(points[None]))
 
     def forward(self) -> Mesh:
-        return Mesh(self.steps(self.u), self.faces)  # type: ignore[arg-type]
+        return Mesh(self.steps(self.u), self.faces)
 
     def set_vertices(self, vertices: Tensor) -> None:
         """Move the mesh to vertices [m] (1, vertex, 3)."""
@@ -53,7 +55,7 @@ class FreeMesh(nn.Module):
         """The same surface with every face cut in four."""
         with torch.no_grad():
             vertices = self().vertices[0].cpu().numpy()
-        return FreeMesh(*split_faces(vertices, self.faces.cpu().numpy()), smoothness=smoothness)  # type: ignore[operator]
+        return FreeMesh(*split_faces(vertices, self.faces.cpu().numpy()), smoothness=smoothness)
 
 
 def free_sphere(center: Sequence[float], radius: float, subdivisions: int, smoothness: float = 19.0) -> FreeMesh:

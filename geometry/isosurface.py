@@ -135,7 +135,7 @@ def _cell_vertices(inside: Tensor, world: int) -> tuple[Tensor, Tensor, Tensor, 
         neighbour = crossed[doubtful] + strides[side >> 1] * (2 * (side & 1) - 1)
         turned = tables.double_face[case[neighbour].long()] == (side ^ 1)
         row[doubtful] += 256 * turned.long()
-    count = tables.count[row]
+    count = tables.patches[row]
     first = torch.cumsum(count, 0) - count
     cells = torch.full((case.numel(),), -1, dtype=torch.int32, device=inside.device)
     cells[crossed] = torch.arange(len(crossed), dtype=torch.int32, device=inside.device)

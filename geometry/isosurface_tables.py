@@ -4,9 +4,9 @@ Corner c of a cell is at (c & 1, c >> 1 & 1, c >> 2 & 1); bit c of its case is s
 4 a + m + 2 n runs along axis a from the corner that has m on axis a + 1 and n on axis a + 2 (modulo 3); face 2 a + s is the
 side s of axis a. On a face whose signs alternate, the two arcs of the surface may cut off its negative or its positive corners:
 cells on both sides must agree. Here they cut off the negative ones. A patch is a cycle of arcs and becomes one vertex
-(Nielson 2004). In some cases both arcs of such a face are of one patch; where that is so on both sides of the face, an edge would have four
-faces, and there, on both sides, the arcs cut off the positive corners instead (Wenger 2013). No case has two such faces and
-turning one always splits the patch; both are checked when the tables are made.
+(Nielson 2004). In some cases both arcs of such a face are of one patch; where that is so on both sides of the face, an edge
+would have four faces, and there, on both sides, the arcs cut off the positive corners instead (Wenger 2013). No case has two
+such faces and turning one always splits the patch; both are checked when the tables are made.
 """
 
 import functools
@@ -23,7 +23,7 @@ class PatchTables(NamedTuple):
     """Row `case`, or `256 + case` for a cell whose `double_face` is turned."""
 
     patch: Tensor  # int64 (512, 12): the patch of each edge, -1 where it is not crossed
-    count: Tensor  # int64 (512,): patches
+    patches: Tensor  # int64 (512,): number of patches
     double_face: Tensor  # int64 (256,): the face both of whose arcs are of one patch, or -1
 
 

@@ -19,7 +19,7 @@ from dvc.records import Mesh, TetMesh
 class AngleStatistics(NamedTuple):
     """Angles [degrees] of all worlds of a mesh together."""
 
-    count: int
+    angles: int  # how many
     minimum: float
     maximum: float
     share_under_10: float  # of the cells (triangles, tetrahedra): those whose least angle is under 10

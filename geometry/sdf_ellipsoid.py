@@ -37,7 +37,7 @@ def adj_held(v: wp.vec3, adj_ret: wp.vec3):
 @wp.func
 def shortest(r: wp.vec3) -> int:
     """The shortest axis."""
-    k = int(0)  # noqa: RUF046  (Warp: a variable, not a constant)
+    k = int(0)  # a variable of the kernel, not a constant
     if r[1] < r[k]:
         k = 1
     if r[2] < r[k]:

@@ -8,16 +8,17 @@ the pixel at the sample's own time, with C the sphere's centre seen from the cam
 is exactly quadratic in the pixel x, so the signed distance s to the silhouette along grad F is a root of a quadratic.
 The pixel filter is the pixel's own square convolved with a Gaussian lens of standard deviation l, so that a film pixel is the
 exact mean of the finer pixels inside it. Across a locally straight edge with normal e it is two boxes, of half-widths
-a = |e_x| / 2 and b = |e_y| / 2, and the Gaussian; what lies inside is a second difference of H, the Gaussian integrated three
-times, H(t) = ((t^2 + l^2) Phi(t / l) + t l phi(t / l)) / 2:
+a = |e_x| / 2 and b = |e_y| / 2, and the Gaussian; what lies inside is a second difference of H, the Gaussian integrated
+three times, H(t) = ((t^2 + l^2) Phi(t / l) + t l phi(t / l)) / 2:
 
     coverage = [H(t + a + b) - H(t + a - b) - H(t - a + b) + H(t - a - b)] / (4 a b),     t = -(s + w^2 / 2R),
 
-where the lens is widened by the way d across the edge during the sample's share of the exposure, l^2 + d^2 / 12 (not where
-times are random: their mean over seeds is the blur), with the first correction for the edge's own curvature 1/R; w^2 = l^2 + 1/12 is the filter's variance. What a pixel sees of the
-sphere is shaded once, at its filtered middle and with its filtered normal, where a Gaussian of variance w^2 stands for the
-filter. Visibility is thus integrated over the film analytically, and the picture is a smooth function of every parameter: its
-tape gradient holds the silhouette term and the interior term together, without edge samples and without noise.
+with the first correction for the edge's own curvature 1/R; w^2 = l^2 + 1/12 is the filter's variance. The lens is widened by
+the way d across the edge during the sample's share of the exposure, l^2 + d^2 / 12 (not where times are random: their mean
+over seeds is the blur). What a pixel sees of the sphere is shaded once, at its filtered middle and with its filtered normal,
+where a Gaussian of variance w^2 stands for the filter. Visibility is thus integrated over the film analytically, and the
+picture is a smooth function of every parameter: its tape gradient holds the silhouette term and the interior term together,
+without edge samples and without noise.
 
 Left out, here and in the gradient: spheres smaller than about two film pixels (the edge is no longer locally straight),
 the change of filter width by readout skew (a few per cent of it), and what other objects hide.

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_module
@@ -12,6 +13,8 @@ from configs import __file__ as packaged
 from dvc.data import DataUnavailable
 from dvc.optimize import Phase, optimize
 from dvc.video_fit import VideoFit
+from geometry.mesh import icosphere
+from geometry.mesh_io import write_mesh
 
 NAMES = sorted(path.stem for path in (Path(packaged).parent / "experiment").glob("*.yaml"))
 FRAMES = 32  # of the clip, in the tests that render one
@@ -50,8 +53,15 @@ def composed(name: str, *overrides: str):
         return compose("run", overrides=[f"experiment={name}", *overrides])
 
 
+VIDEO_FITS = [name for name in NAMES if "first_frame" in composed(name)]  # the others begin with a surface
+
+
 def task_of(name: str, *overrides: str):
     torch.manual_seed(0)
+    if name not in VIDEO_FITS:  # no data here: an ellipsoid stands in for the surface
+        vertices, faces = icosphere(3)
+        ellipsoid = write_mesh("ellipsoid.obj", vertices * np.array([1.0, 0.6, 0.8], np.float32), faces, up="z")
+        overrides = (f"task.target={ellipsoid}", *overrides)
     return instantiate(composed(name, *overrides).task, _convert_="all")
 
 
@@ -66,7 +76,7 @@ def short(name: str) -> list[str]:
 
 
 def test_there_are_experiments():
-    assert {"pendulum_video", "pendulum_hybrid", "projectile_video"} <= set(NAMES)
+    assert {"pendulum_video", "pendulum_hybrid", "projectile_video"} <= set(VIDEO_FITS) < set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +86,11 @@ def test_it_composes_and_builds(name):
     task = task_of(name)
     assert callable(task.run) and callable(task.check)
     pipeline = task.pipeline
-    assert pipeline.declared() and "stage" in pipeline.describe() and pipeline.mermaid().startswith("flowchart")
+    assert (
+        any(p.requires_grad for p in pipeline.parameters())
+        and "stage" in pipeline.describe()
+        and pipeline.mermaid().startswith("flowchart")
+    )
     for parameter_name, parameter in pipeline.declared().items():
         value = parameter().detach()
         assert torch.isfinite(parameter.raw).all(), parameter_name
@@ -87,7 +101,7 @@ def test_it_composes_and_builds(name):
         assert torch.isfinite(start).all(), parameter_name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VIDEO_FITS)
 def test_its_names_are_those_of_the_pipeline(name):
     fit = fit_of(task_of(name))
     for phase in fit.phases:
@@ -106,7 +120,7 @@ def test_its_names_are_those_of_the_pipeline(name):
     assert all(used <= {*fit.context, *phase.context} for phase in fit.phases)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VIDEO_FITS)
 def test_two_steps_of_its_first_phase_and_the_loss_falls(name):
     fit = fit_of(task_of(name, *short(name)))
     assert not fit.clip.available

@@ -1,7 +1,5 @@
 """A ball before a camera, in few words, and the picture of it by brute force."""
 
-import math
-
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, uniform_filter
