@@ -18,6 +18,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # geometry.py of this folder is not the package geometry
 
 import numpy as np
 import torch

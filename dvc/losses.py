@@ -33,7 +33,7 @@ def opponent_difference(
     residual[v, y, x] = transform[0] * (model[v, y, x] - observed[frame[v], y, x])
 
 
-@warp_op(shared=("observed", "transform"), threads=None, trace_limit=24)
+@warp_op(shared=("observed", "transform"), threads=None, trace_limit=48)
 def pixel_difference(
     model: wp.array3d(dtype=wp.vec3),
     frame: wp.array(dtype=int),

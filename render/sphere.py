@@ -200,7 +200,7 @@ def shade_sphere(
     images[v, y, x] = plate + total / float(samples)
 
 
-@warp_op(shared=("background", "origin"), seeds=("seed",), threads=None, trace_limit=24)
+@warp_op(shared=("background", "origin"), seeds=("seed",), threads=None, trace_limit=48)
 def render_sphere(
     nodes: wp.array2d(dtype=wp.vec3), fraction: wp.array2d(dtype=float), impact: wp.array2d(dtype=wp.vec3),
     radius: wp.array(dtype=float), camera_position: wp.array(dtype=wp.vec3), rotation: wp.array(dtype=wp.mat33),
