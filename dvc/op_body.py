@@ -35,6 +35,7 @@ class Frame:
         self.made: list[tuple[Any, Any]] = []  # (what was asked for, the object)
         self.frozen: set[int] = set()  # ids of arrays that were declared requires_grad=False
         self.runs_adjoints = False  # a hand-written adjoint may overwrite what the forward run left
+        self.capacities: dict[int, tuple[wp.array, int, str]] = {}  # counts that must not exceed what was allocated
         self.alive: list[Any] = []  # what the launches of inlined ops refer to
         self.saved: dict[str, Any] = {}
         self.cursor = 0
@@ -97,6 +98,18 @@ def scratch(shape: int | tuple[int, ...], dtype: Any, *, zero: bool = True, requ
     if zero and not new:
         array.zero_()
     return array
+
+
+def require_capacity(count: wp.array, capacity: int, what: str) -> None:
+    """State that no element of `count` (int32), which the body's kernels write, may exceed `capacity`.
+
+    For sizes that depend on data: arrays are allocated for `capacity` items, kernels count all of them and store those that
+    fit, and the op raises after any replay in which the count was larger. `what` names the items ("contacts"). Places are
+    counted out in a kernel without a backward pass, which would count them again, and kept in an array.
+    """
+    if not isinstance(count, wp.array) or count.dtype is not wp.int32:
+        raise UserError(f"require_capacity({what!r}): expected an int32 array of counts, got {type(count).__name__}")
+    _frame_of("require_capacity").capacities[id(count)] = (count, int(capacity), what)
 
 
 def save(**objects: Any) -> None:

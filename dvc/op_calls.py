@@ -16,7 +16,7 @@ from torch import Tensor
 from dvc.errors import UserError
 from dvc.op_body import Run, process_lock
 from dvc.op_signature import is_float32
-from dvc.trace import Trace, input_arrays, on_stream, torch_stream, view
+from dvc.trace import Trace, check_capacities, input_arrays, on_stream, torch_stream, view
 from dvc.trace_check import check_trace
 
 _pool: ThreadPoolExecutor | None = None
@@ -201,6 +201,7 @@ class EagerCalls:
         with process_lock, on_stream(torch_stream(tensors[0].device)):
             run = self._run(tensors, [False] * len(tensors))
             run.forward()
+            check_capacities(run)
         self.rebuild = run.rebuild
         self.differentiable = [is_float32(output.dtype) and id(output) not in run.frame.frozen for output in run.outputs]
         call.outputs = [(output.shape, output.dtype, differs) for output, differs in zip(run.outputs, self.differentiable)]

@@ -138,6 +138,14 @@ def view(array: wp.array) -> Tensor:
     return wp.to_torch(array, requires_grad=False)
 
 
+def check_capacities(run: Run) -> None:
+    """Raises: UserError where the last forward pass counted more items than were allocated."""
+    for count, capacity, what in run.frame.capacities.values():
+        largest = int(view(count).max())
+        if largest > capacity:
+            raise UserError(f"{run.op.name}: expected at most {capacity} {what}, got {largest}; remedy: a larger capacity")
+
+
 class Trace:
     """One slice of worlds of one signature. Its work arrays serve one thread at a time."""
 
@@ -160,6 +168,7 @@ class Trace:
                 run.backward()
         if self.device.is_cuda:
             wp.synchronize_device(self.device)
+        check_capacities(run)
         self.forward_graph = self._capture(run.forward)
         self.output_views = [view(output) for output in run.outputs]
         self.differentiable = [False] * len(run.outputs)
@@ -198,6 +207,7 @@ class Trace:
         for work, tensor in zip(self.input_views, tensors):
             work.copy_(tensor)
         wp.capture_launch(self.forward_graph, self.stream)
+        check_capacities(self.run)
 
     def backward(self, tensors: Sequence[Tensor] | None, gradients: Sequence[Tensor | None]) -> None:
         """Replay the adjoint; its results lie in `input_gradients`. `tensors` is None where the work arrays hold the call."""

@@ -37,12 +37,12 @@ import warp as wp
 from torch import Tensor
 
 from dvc.errors import Unsupported, UserError
-from dvc.op_body import current_frame, keep, process_lock, run_inlined, save, scratch
+from dvc.op_body import current_frame, keep, process_lock, require_capacity, run_inlined, save, scratch
 from dvc.op_calls import Call, EagerCalls, TracedCalls, clock
 from dvc.op_signature import OpSignature, typed
 from dvc.trace import announced_compilation, refuse_active_recording, start_warp
 
-__all__ = ["WarpOp", "keep", "save", "scratch", "warp_op"]
+__all__ = ["WarpOp", "keep", "require_capacity", "save", "scratch", "warp_op"]
 
 default_threads: int | None = None  # of ops declared with threads=None; None: torch's threads, at most the machine's
 debug_verify: bool = os.environ.get("DIFFVC_DEBUG_VERIFY", "") not in ("", "0")  # compare every call with an eager run

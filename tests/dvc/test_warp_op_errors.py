@@ -6,7 +6,7 @@ import torch
 import warp as wp
 
 from dvc.errors import UserError
-from dvc.warp_op import keep, save, scratch, warp_op
+from dvc.warp_op import keep, require_capacity, save, scratch, warp_op
 from tests.dvc.warp_op_examples import moments, noise, pendulum, square
 
 X = torch.ones(3)
@@ -121,6 +121,46 @@ def test_annotations_as_strings_and_in_every_spelling():
         (3, (), torch.int32),
         (1, (4,), torch.float32),
     ]
+
+
+@wp.kernel(enable_backward=False)
+def find_positive(x: wp.array2d(dtype=float), count: wp.array(dtype=int), place: wp.array2d(dtype=int)):
+    w = wp.tid()
+    for i in range(x.shape[1]):
+        place[w, i] = -1
+        if x[w, i] > 0.0:
+            place[w, i] = wp.atomic_add(count, w, 1)
+
+
+@wp.kernel
+def keep_found(x: wp.array2d(dtype=float), place: wp.array2d(dtype=int), kept: wp.array2d(dtype=float)):
+    w, i = wp.tid()
+    if place[w, i] >= 0 and place[w, i] < kept.shape[1]:
+        kept[w, place[w, i]] = x[w, i]
+
+
+@pytest.mark.parametrize(("capture", "threads"), [(True, 1), (True, 2), (False, 1)])
+def test_more_items_than_the_capacity_raise(capture, threads):
+    @warp_op(capture=capture, threads=threads)
+    def positive(x: wp.array2d(dtype=float), *, capacity: int):
+        count = scratch((x.shape[0],), wp.int32)
+        place = scratch(x.shape, wp.int32)
+        kept = scratch((x.shape[0], capacity), wp.float32)
+        require_capacity(count, capacity, "positive numbers")
+        wp.launch(find_positive, x.shape[0], [x], [count, place])
+        wp.launch(keep_found, x.shape, [x, place], [kept])
+        return kept
+
+    x = torch.tensor([[1.0, -1.0, 2.0, -1.0], [-1.0, -1.0, -1.0, 3.0]], requires_grad=True)
+    kept = positive(x, capacity=2)
+    assert kept.tolist() == [[1.0, 2.0], [3.0, 0.0]]
+    kept.sum().backward()
+    assert x.grad.tolist() == [[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    with pytest.raises(UserError, match="positive: expected at most 2 positive numbers, got 4; remedy: a larger capacity"):
+        positive(x.detach().abs(), capacity=2)
+    assert positive(x, capacity=2).tolist() == [[1.0, 2.0], [3.0, 0.0]]  # it is sound afterwards
+    with pytest.raises(UserError, match="expected at most 1 positive numbers, got 2"):
+        positive(x, capacity=1)
 
 
 @pytest.mark.gpu
