@@ -11,9 +11,8 @@ from render.sphere_sample import (
     PIXEL_VARIANCE,
     centre_at,
     drift_on_film,
-    orthographic_sample,
-    pinhole_sample,
     sample_node,
+    sphere_sample,
     stratum,
 )
 
@@ -162,31 +161,15 @@ def shade_sphere(
             margin = REACH * step * wp.sqrt(PIXEL_VARIANCE + lens * lens + wp.dot(drift, drift) / 12.0)
             c = wp.vec4()
             near = may_touch(pixel, centre, radius[v], rotation[v], focal[v], principal[v], margin, orthographic)
-            if near and orthographic == 0:
-                c = pinhole_sample(
+            if near:
+                c = sphere_sample(
                     pixel,
                     centre,
                     radius[v],
                     rotation[v],
                     focal[v],
                     principal[v],
-                    step,
-                    lens,
-                    drift,
-                    color[v],
-                    cap_color[v],
-                    cap_axis[v],
-                    light[v],
-                    ambient[v],
-                )
-            elif near:
-                c = orthographic_sample(
-                    pixel,
-                    centre,
-                    radius[v],
-                    rotation[v],
-                    focal[v],
-                    principal[v],
+                    orthographic,
                     step,
                     lens,
                     drift,

@@ -32,6 +32,8 @@ LEAST_SLANT = wp.constant(1.0e-3)  # keeps the second difference above rounding 
 RIM = wp.constant(2.0e-3)  # floor of the squared sine at the rim that bounds the normal's derivative
 LEAST_COVERAGE = wp.constant(1.0e-3)  # below it, where a pixel is shaded no longer matters
 
+vec6 = wp.types.vector(length=6, dtype=float)
+
 
 @wp.func
 def centre_at(
@@ -141,13 +143,40 @@ def radiance(normal: wp.vec3, color: wp.vec3, cap_color: wp.vec3, cap_axis: wp.v
 
 
 @wp.func
-def pinhole_sample(
+def pinhole_silhouette(C: wp.vec3, r: float, d: wp.vec3, h: float):
+    """F, its gradient and its second derivatives a film pixel of h, for the ray d: (F, x, y, xx, xy, yy)."""
+    m = wp.dot(C, C) - r * r
+    cd = wp.dot(C, d)
+    across = wp.cross(C, d)
+    F = wp.dot(across, across) - r * r * wp.dot(d, d)
+    return vec6(
+        F,
+        2.0 * h * (m * d[0] - cd * C[0]),
+        2.0 * h * (m * d[1] - cd * C[1]),
+        2.0 * h * h * (m - C[0] * C[0]),
+        -2.0 * h * h * C[0] * C[1],
+        2.0 * h * h * (m - C[1] * C[1]),
+    )
+
+
+@wp.func
+def pinhole_normal(C: wp.vec3, r: float, a: wp.vec3, spread: float):
+    """Normal in the camera's axes where the ray a meets the sphere; spread: how much the mean of F exceeds F there."""
+    aa = wp.dot(a, a)
+    from_axis = wp.cross(C, a)
+    t = (wp.dot(C, a) - wp.sqrt(wp.max(r * r * aa - wp.dot(from_axis, from_axis) - spread, RIM * r * r * aa))) / aa
+    return (a * t - C) / r
+
+
+@wp.func
+def sphere_sample(
     pixel: wp.vec2,
     centre: wp.vec3,
     r: float,
     rotation: wp.mat33,
     focal: float,
     principal: wp.vec2,
+    orthographic: int,
     step: float,
     lens: float,
     drift: wp.vec2,
@@ -159,58 +188,27 @@ def pinhole_sample(
 ):
     """(coverage * radiance, coverage) of one sample; `centre` relative to the camera, world axes; `step`: full pixels;
     `lens`: standard deviation of the lens blur, `drift`: way during the sample's share of the exposure, in film pixels."""
-    k = 1.0 / focal
     C = rotation * centre
-    d = wp.vec3((pixel[0] - principal[0]) * k, (pixel[1] - principal[1]) * k, 1.0)
-    m = wp.dot(C, C) - r * r
-    dd = wp.dot(d, d)
-    cd = wp.dot(C, d)
-    across = wp.cross(C, d)
-    F = wp.dot(across, across) - r * r * dd
-    h = k * step
-    gradient = wp.vec2(2.0 * h * (m * d[0] - cd * C[0]), 2.0 * h * (m * d[1] - cd * C[1]))
-    curvature = wp.vec3(2.0 * h * h * (m - C[0] * C[0]), -2.0 * h * h * C[0] * C[1], 2.0 * h * h * (m - C[1] * C[1]))
-    inside = film_coverage(F, gradient, curvature, lens, drift)
-    coverage = inside[0]
-    if cd <= 0.0:  # F is the cone in both directions
-        coverage = 0.0
-    a = d + wp.vec3(h * inside[1], h * inside[2], 0.0)
-    aa = wp.dot(a, a)
-    from_axis = wp.cross(C, a)
-    t = (wp.dot(C, a) - wp.sqrt(wp.max(r * r * aa - wp.dot(from_axis, from_axis) - inside[3], RIM * r * r * aa))) / aa
-    normal = wp.transpose(rotation) * ((a * t - C) / r)
-    seen = radiance(normal, color, cap_color, cap_axis, light, ambient) * coverage
-    return wp.vec4(seen[0], seen[1], seen[2], coverage)
-
-
-@wp.func
-def orthographic_sample(
-    pixel: wp.vec2,
-    centre: wp.vec3,
-    r: float,
-    rotation: wp.mat33,
-    scale: float,
-    principal: wp.vec2,
-    step: float,
-    lens: float,
-    drift: wp.vec2,
-    color: wp.vec3,
-    cap_color: wp.vec3,
-    cap_axis: wp.vec3,
-    light: wp.vec3,
-    ambient: float,
-):
-    C = rotation * centre
-    x = (pixel[0] - principal[0]) / scale - C[0]
-    y = (pixel[1] - principal[1]) / scale - C[1]
-    F = x * x + y * y - r * r
-    h = step / scale
-    inside = film_coverage(F, wp.vec2(2.0 * h * x, 2.0 * h * y), wp.vec3(2.0 * h * h, 0.0, 2.0 * h * h), lens, drift)
+    h = step / focal
+    x = (pixel[0] - principal[0]) / focal
+    y = (pixel[1] - principal[1]) / focal
+    if orthographic != 0:
+        x = x - C[0]
+        y = y - C[1]
+        f = vec6(x * x + y * y - r * r, 2.0 * h * x, 2.0 * h * y, 2.0 * h * h, 0.0, 2.0 * h * h)
+    else:
+        f = pinhole_silhouette(C, r, wp.vec3(x, y, 1.0), h)
+    inside = film_coverage(f[0], wp.vec2(f[1], f[2]), wp.vec3(f[3], f[4], f[5]), lens, drift)
     coverage = inside[0]
     x = x + h * inside[1]
     y = y + h * inside[2]
-    normal = wp.transpose(rotation) * (wp.vec3(x, y, -wp.sqrt(wp.max(r * r - x * x - y * y - inside[3], RIM * r * r))) / r)
-    seen = radiance(normal, color, cap_color, cap_axis, light, ambient) * coverage
+    if orthographic != 0:
+        normal = wp.vec3(x, y, -wp.sqrt(wp.max(r * r - x * x - y * y - inside[3], RIM * r * r))) / r
+    else:
+        normal = pinhole_normal(C, r, wp.vec3(x, y, 1.0), inside[3])
+        if C[0] * x + C[1] * y + C[2] <= 0.0:  # F is the cone in both directions
+            coverage = 0.0
+    seen = radiance(wp.transpose(rotation) * normal, color, cap_color, cap_axis, light, ambient) * coverage
     return wp.vec4(seen[0], seen[1], seen[2], coverage)
 
 
