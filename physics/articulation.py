@@ -1,0 +1,268 @@
+"""Trees of rigid bodies: what is static (`Topology`) and what carries gradients (`Linkage`).
+
+Links are sorted so that parents come first. Joint coordinates follow that order, joint after joint:
+
+    fixed      none
+    free       position [m] (3), unit quaternion (4)      rates: linear (3, world axes), angular (3, body axes)
+    revolute   angle [rad]                                rate [rad/s]
+    prismatic  shift [m]                                  rate [m/s]
+    spherical  unit quaternion (4)                        angular velocity (3, body axes)
+
+(the convention of MuJoCo, with quaternions x, y, z, w). A link's frame is its joint's frame.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from dvc.errors import Unsupported, UserError
+from dvc.records import expand_worlds, world_count
+from physics.robot_spec import ACTUATOR_KINDS, JOINT_KINDS, RobotSpec
+
+FIXED, FREE, REVOLUTE, PRISMATIC, SPHERICAL = 0, 1, 2, 3, 4
+COORDINATES = (0, 7, 1, 1, 4)
+RATES = (0, 6, 1, 1, 3)
+FAR = 1.0e9  # a limit that is not there
+
+link_vector = wp.types.vector(length=26, dtype=float)
+# layout: 0 mass, 1-3 centre of mass, 4-9 inertia xx yy zz yz zx xy about it, 10-12 position, 13-16 rotation, 17-19 axis,
+#         20 stiffness, 21 rest, 22 lower, 23 upper, 24 limit stiffness, 25 limit damping
+dof_vector = wp.types.vector(length=4, dtype=float)
+# layout: 0 armature, 1 damping, 2 dry friction, 3 rate over which dry friction is smoothed
+actuator_vector = wp.types.vector(length=6, dtype=float)
+# layout: 0 gear, 1 kp, 2 kd, 3 lower and 4 upper bound of the control, 5 largest force
+
+
+class Topology(NamedTuple):
+    """The static part of a tree. Links are in order: parents first."""
+
+    name: str
+    links: tuple[str, ...]
+    joints: tuple[str, ...]  # the joint above each link
+    parents: tuple[int, ...]  # index of the parent link, -1: the world
+    kinds: tuple[int, ...]  # FIXED, FREE, REVOLUTE, PRISMATIC, SPHERICAL
+    actuators: tuple[str, ...] = ()
+    actuator_links: tuple[int, ...] = ()  # the link whose joint is driven
+    actuator_kinds: tuple[int, ...] = ()  # index into robot_spec.ACTUATOR_KINDS
+
+    @property
+    def first_coordinates(self) -> tuple[int, ...]:
+        return tuple(sum(COORDINATES[k] for k in self.kinds[:b]) for b in range(len(self.kinds)))
+
+    @property
+    def first_rates(self) -> tuple[int, ...]:
+        return tuple(sum(RATES[k] for k in self.kinds[:b]) for b in range(len(self.kinds)))
+
+    @property
+    def coordinate_count(self) -> int:
+        return sum(COORDINATES[k] for k in self.kinds)
+
+    @property
+    def rate_count(self) -> int:
+        return sum(RATES[k] for k in self.kinds)
+
+
+class Linkage(NamedTuple):
+    """The numbers of a tree; every tensor has a leading world axis (1: shared). Order as in the Topology.
+
+    `axis` is made unit length where it is used, in the child's frame; so is `rotation`. Springs and limits belong to joints of
+    one degree of freedom and to spherical ones, whose coordinate is the rotation vector: the spring pulls to no rotation
+    (`rest` is not used), `upper` bounds the angle.
+    """
+
+    mass: Tensor  # [kg], (world, link)
+    center_of_mass: Tensor  # in the link's frame [m], (world, link, 3)
+    inertia: Tensor  # about the centre of mass, link's axes [kg m^2], (world, link, 3, 3)
+    position: Tensor  # of the link's frame in its parent's where the coordinates are zero [m], (world, link, 3)
+    rotation: Tensor  # likewise, quaternion, (world, link, 4)
+    axis: Tensor  # (world, link, 3)
+    stiffness: Tensor  # of the joint's spring [N m/rad] or [N/m], (world, link)
+    rest: Tensor  # coordinate at which it is slack [rad] or [m], (world, link)
+    lower: Tensor  # limits [rad] or [m], (world, link); FAR: none
+    upper: Tensor
+    limit_stiffness: Tensor  # [N m/rad] or [N/m], (world, link)
+    limit_damping: Tensor  # [N m s/rad] or [N s/m], (world, link)
+    armature: Tensor  # inertia added to a degree of freedom [kg m^2] or [kg], (world, rate)
+    damping: Tensor  # viscous [N m s/rad] or [N s/m], (world, rate)
+    friction: Tensor  # dry [N m] or [N], (world, rate)
+    friction_width: Tensor  # rate over which dry friction is smoothed [rad/s] or [m/s], (world, rate)
+    gear: Tensor  # (world, actuator)
+    kp: Tensor  # [N m/rad] or [N/m], (world, actuator)
+    kd: Tensor  # [N m s/rad] or [N s/m], (world, actuator)
+    control_lower: Tensor  # (world, actuator); FAR: none
+    control_upper: Tensor
+    force_limit: Tensor  # [N m] or [N], (world, actuator); FAR: none
+
+
+def topology(spec: RobotSpec) -> Topology:
+    """Sort the links of a robot, parents first, and check the tree.
+
+    Raises: UserError for a cycle, a link with two parents or none, an unknown link or joint, a name used twice, a joint axis
+    of no length, an unknown kind; Unsupported for a free joint below a link and for an actuator of a joint without one
+    degree of freedom. The message names the link or joint.
+    """
+    where = f"robot {spec.name!r}"
+    names = [link.name for link in spec.links]
+    for what, given in (("link", names), ("joint", [j.name for j in spec.joints]), ("actuator", [a.name for a in spec.actuators])):
+        twice = sorted({name for name in given if given.count(name) > 1})
+        if twice:
+            raise UserError(f"{where}: expected different names, got {what} {twice[0]!r} twice; remedy: rename one")
+    if not names:
+        raise UserError(f"{where}: expected at least one link, got none")
+    above = {}
+    for joint in spec.joints:
+        _check_joint(where, joint, names)
+        if joint.child in above:
+            raise UserError(
+                f"{where}: link {joint.child!r} has two parents, by joints {above[joint.child].name!r} and {joint.name!r}; "
+                "expected a tree; remedy: remove one joint"
+            )
+        above[joint.child] = joint
+    loose = [name for name in names if name not in above]
+    if loose:
+        raise UserError(f"{where}: link {loose[0]!r} hangs on no joint; remedy: a fixed or free joint with parent None")
+    order: list[str] = []
+    waiting = list(names)
+    while waiting:
+        ready = [name for name in waiting if above[name].parent is None or above[name].parent in order]
+        if not ready:
+            joint = above[waiting[0]]
+            raise UserError(
+                f"{where}: links {', '.join(map(repr, waiting))} form a cycle (joint {joint.name!r} hangs {joint.child!r} on "
+                f"{joint.parent!r}); expected a tree from the world; remedy: give one of them the parent None"
+            )
+        order.append(ready[0])
+        waiting.remove(ready[0])
+    joints = [above[name] for name in order]
+    kinds = [JOINT_KINDS.index(joint.kind) for joint in joints]
+    if not any(RATES[k] for k in kinds):
+        raise UserError(f"{where}: expected at least one joint that moves, got fixed ones only")
+    driven = []
+    for actuator in spec.actuators:
+        found = [i for i, joint in enumerate(joints) if joint.name == actuator.joint]
+        if not found:
+            known = ", ".join(joint.name for joint in joints)
+            raise UserError(f"{where}: actuator {actuator.name!r} drives joint {actuator.joint!r}, expected one of {known}")
+        if actuator.kind not in ACTUATOR_KINDS:
+            raise UserError(f"{where}: actuator {actuator.name!r}: expected one of {', '.join(ACTUATOR_KINDS)}, got {actuator.kind!r}")
+        if RATES[kinds[found[0]]] != 1:
+            raise Unsupported(
+                f"{where}: actuator {actuator.name!r} drives the {joints[found[0]].kind} joint {actuator.joint!r}; expected a "
+                "revolute or prismatic one; remedy: an external wrench, or a chain of revolute joints"
+            )
+        driven.append(found[0])
+    return Topology(
+        spec.name,
+        tuple(order),
+        tuple(joint.name for joint in joints),
+        tuple(-1 if joint.parent is None else order.index(joint.parent) for joint in joints),
+        tuple(kinds),
+        tuple(actuator.name for actuator in spec.actuators),
+        tuple(driven),
+        tuple(ACTUATOR_KINDS.index(actuator.kind) for actuator in spec.actuators),
+    )
+
+
+def _check_joint(where: str, joint: "object", names: Sequence[str]) -> None:
+    name, kind = joint.name, joint.kind  # type: ignore[attr-defined]
+    if kind not in JOINT_KINDS:
+        raise UserError(f"{where}: joint {name!r}: expected one of {', '.join(JOINT_KINDS)}, got {kind!r}")
+    for end in (joint.parent, joint.child):  # type: ignore[attr-defined]
+        if end is not None and end not in names:
+            raise UserError(f"{where}: joint {name!r} names link {end!r}, expected one of {', '.join(names)}")
+    if joint.parent == joint.child:  # type: ignore[attr-defined]
+        raise UserError(f"{where}: joint {name!r} hangs link {joint.child!r} on itself: a cycle; expected a tree")  # type: ignore[attr-defined]
+    if kind == "free" and joint.parent is not None:  # type: ignore[attr-defined]
+        raise Unsupported(f"{where}: joint {name!r}: a free joint hangs on the world, got parent {joint.parent!r}")  # type: ignore[attr-defined]
+    if kind in ("revolute", "prismatic") and not sum(a * a for a in joint.axis) > 1e-12:  # type: ignore[attr-defined]
+        raise UserError(f"{where}: joint {name!r}: expected an axis of some length, got {joint.axis}")  # type: ignore[attr-defined]
+
+
+def unit(vector: Tensor) -> Tensor:
+    """Vectors over the last axis made unit length, with gradient; one shorter than 1e-10 stays as it is."""
+    square = (vector * vector).sum(-1, keepdim=True)
+    return vector * torch.where(square > 1e-20, square.clamp_min(1e-20).rsqrt(), 1.0)
+
+
+def pack_links(linkage: Linkage) -> Tensor:
+    """(world, link, 26), laid out as `link_vector`."""
+    i = 0.5 * (linkage.inertia + linkage.inertia.mT)
+    inertia = torch.stack([i[..., 0, 0], i[..., 1, 1], i[..., 2, 2], i[..., 1, 2], i[..., 2, 0], i[..., 0, 1]], dim=-1)
+    parts = [
+        linkage.mass[..., None], linkage.center_of_mass, inertia, linkage.position, unit(linkage.rotation), unit(linkage.axis),
+        *(t[..., None] for t in (linkage.stiffness, linkage.rest, linkage.lower, linkage.upper)),
+        linkage.limit_stiffness[..., None], linkage.limit_damping[..., None],
+    ]  # fmt: skip
+    return _joined(parts)
+
+
+def pack_dofs(linkage: Linkage) -> Tensor:
+    """(world, rate, 4), laid out as `dof_vector`."""
+    return _joined([t[..., None] for t in (linkage.armature, linkage.damping, linkage.friction, linkage.friction_width)])
+
+
+def pack_actuators(linkage: Linkage) -> Tensor:
+    """(world, actuator, 6), laid out as `actuator_vector`."""
+    return _joined([t[..., None] for t in linkage[-6:]])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    worlds = world_count(*parts)
+    return torch.cat([expand_worlds(part, worlds) for part in parts], dim=-1)
+
+
+class Tables(NamedTuple):
+    """The topology as integer tensors for the kernels. Slot 0 is the world, slot i + 1 is link i."""
+
+    tree: Tensor  # (link, 4): slot of the parent, kind, first coordinate, first rate
+    dofs: Tensor  # (rate, 2): slot of the link, 1 where the rate is linear
+    drives: Tensor  # (actuator, 2): index of the link, kind
+
+
+def tables(tree: Topology, device: torch.device | str = "cpu") -> Tables:
+    rows = zip(tree.parents, tree.kinds, tree.first_coordinates, tree.first_rates, strict=True)
+    dofs = []
+    for link, kind in enumerate(tree.kinds):
+        dofs += [(link + 1, int(kind == PRISMATIC or (kind == FREE and k < 3))) for k in range(RATES[kind])]
+    drives = list(zip(tree.actuator_links, tree.actuator_kinds, strict=True))
+
+    def table(values: list, columns: int) -> Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=device).reshape(-1, columns)
+
+    return Tables(table([(p + 1, k, q, v) for p, k, q, v in rows], 4), table(dofs, 2), table(drives, 2))
+
+
+def check_linkage(tree: Topology, linkage: Linkage) -> None:
+    """Raise UserError, naming link or joint, where shapes or values cannot be stepped. Reads values on the host."""
+    links, rates, drives = len(tree.links), tree.rate_count, len(tree.actuators)
+    for field in Linkage._fields:
+        tensor = getattr(linkage, field)
+        count = rates if field in ("armature", "damping", "friction", "friction_width") else links
+        count = drives if field in Linkage._fields[-6:] else count
+        inner = {"center_of_mass": (3,), "inertia": (3, 3), "position": (3,), "rotation": (4,), "axis": (3,)}.get(field, ())
+        if tensor.dim() != 2 + len(inner) or tuple(tensor.shape[1:]) != (count, *inner):
+            expected = ", ".join(map(str, ("world", count, *inner)))
+            raise UserError(f"robot {tree.name!r}: {field}: expected shape ({expected}), got {tuple(tensor.shape)}")
+    mass = linkage.mass.detach().amin(0)
+    for name, value in zip(tree.links, mass.tolist(), strict=True):
+        if not 0.0 <= value < float("inf"):
+            raise UserError(f"robot {tree.name!r}: link {name!r} has the mass {value:.4g} kg; expected a finite one of at least 0")
+    for name, field in (("armature", linkage.armature), ("damping", linkage.damping), ("dry friction", linkage.friction)):
+        least = field.detach().amin(0)
+        if not bool((least >= 0.0).all()):
+            rate = int((~(least >= 0.0)).nonzero()[0])
+            joint = max(b for b, first in enumerate(tree.first_rates) if first <= rate and RATES[tree.kinds[b]])
+            raise UserError(f"robot {tree.name!r}: joint {tree.joints[joint]!r}: {name} {float(least[rate]):.4g}, expected at least 0")
+    below = mass.tolist()
+    for b in reversed(range(links)):
+        rate = tree.first_rates[b]
+        if RATES[tree.kinds[b]] and not below[b] > 0.0 and not float(linkage.armature[:, rate].detach().amin()) > 0.0:
+            raise UserError(
+                f"robot {tree.name!r}: joint {tree.joints[b]!r} moves link {tree.links[b]!r} and what hangs on it, which have no mass; "
+                "remedy: a shape with a density, an inertial, or an armature"
+            )
+        if tree.parents[b] >= 0:
+            below[tree.parents[b]] += below[b]

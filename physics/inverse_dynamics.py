@@ -1,0 +1,173 @@
+r"""The residual of a tree's equations of motion, by the recursive Newton-Euler algorithm.
+
+    R(a) = RNEA(q, v, a) + armature a - tau(q^, v^),    v^ = v + h a,   q^ = q (+) h v^      (h = 0: tau at the start)
+
+From the root outwards, each about its own origin and in world axes (r the arm from the parent, s' a joint's linear rate):
+
+    alpha = alpha_p + alpha_rel + w_p x w_rel
+    a     = a_p + alpha_p x r + w_p x (w_p x r) + 2 w_p x s' + s''
+    F     = m (a + alpha x c + w x (w x c) - g) - f,     N = I alpha + w x I w + c x F - t
+
+and back: F_p += F, N_p += N + r x F; the force along a joint is the part of (F, N) along its axis (Featherstone, "Rigid Body
+Dynamics Algorithms", 2008, ch. 5). (f, t) is the external force through the centre of mass and the torque, world axes.
+
+Nothing here is solved. A step finds a with R(a) = 0 without gradient; the adjoint of these kernels, seeded with
+-A^-T da, A = dR/da, is then the gradient of a in everything that R depends on (implicit function theorem).
+"""
+
+import warp as wp
+
+from physics.articulation import actuator_vector, dof_vector, link_vector
+from physics.joint_forces import actuator_force, ball_force, dof_force, joint_force, turned_vector
+from physics.kinematics import (
+    FREE_JOINT,
+    PRISMATIC_JOINT,
+    REVOLUTE_JOINT,
+    SPHERICAL_JOINT,
+    axis_of,
+    joint_place,
+    joint_slide,
+    joint_spin,
+    joint_turn,
+)
+
+
+@wp.func
+def inertia_of(p: link_vector):
+    return wp.mat33(p[4], p[9], p[8], p[9], p[5], p[7], p[8], p[7], p[6])
+
+
+@wp.kernel
+def outward_kernel(
+    coordinates: wp.array3d(dtype=float),
+    rates: wp.array3d(dtype=float),
+    accelerations: wp.array3d(dtype=float),
+    links: wp.array2d(dtype=link_vector),
+    tree: wp.array2d(dtype=int),
+    gravity: wp.array(dtype=wp.vec3),
+    wrenches: wp.array3d(dtype=wp.spatial_vector),
+    s: int,
+    frame: int,
+    turns: wp.array2d(dtype=wp.quat),
+    arms: wp.array2d(dtype=wp.vec3),
+    spins: wp.array2d(dtype=wp.vec3),
+    spin_rates: wp.array2d(dtype=wp.vec3),
+    linear_rates: wp.array2d(dtype=wp.vec3),
+    forces: wp.array2d(dtype=wp.vec3),
+    moments: wp.array2d(dtype=wp.vec3),
+):
+    """One thread a world; s is the node. Slot 0 is the world, slot b + 1 link b."""
+    w = wp.tid()
+    zero = wp.vec3(0.0, 0.0, 0.0)
+    turns[w, 0] = wp.quat(0.0, 0.0, 0.0, 1.0)
+    spins[w, 0] = zero
+    spin_rates[w, 0] = zero
+    linear_rates[w, 0] = zero
+    forces[w, 0] = zero
+    moments[w, 0] = zero
+    for b in range(tree.shape[0]):
+        p = links[w, b]
+        above = tree[b, 0]
+        kind = tree[b, 1]
+        i = tree[b, 3]
+        base = turns[w, above]
+        spin_above = spins[w, above]
+        rate_above = spin_rates[w, above]
+        turn = base * wp.quat(p[13], p[14], p[15], p[16]) * joint_turn(kind, p, coordinates, w, s, tree[b, 2])
+        arm = wp.quat_rotate(base, joint_place(kind, p, coordinates, w, s, tree[b, 2]))
+        relative = joint_spin(kind, p, turn, rates, w, s, i)
+        spin = spin_above + relative
+        rate = rate_above + joint_spin(kind, p, turn, accelerations, w, s, i) + wp.cross(spin_above, relative)
+        linear = (
+            linear_rates[w, above]
+            + wp.cross(rate_above, arm)
+            + wp.cross(spin_above, wp.cross(spin_above, arm) + 2.0 * joint_slide(kind, p, turn, rates, w, s, i))
+            + joint_slide(kind, p, turn, accelerations, w, s, i)
+        )
+        c = wp.quat_rotate(turn, wp.vec3(p[1], p[2], p[3]))
+        push = wrenches[w, frame % wrenches.shape[1], b]
+        force = (
+            p[0] * (linear + wp.cross(rate, c) + wp.cross(spin, wp.cross(spin, c)) - gravity[w])
+            - wp.vec3(push[0], push[1], push[2])
+        )
+        inertia = inertia_of(p)
+        own_spin = wp.quat_rotate_inv(turn, spin)
+        own = inertia * wp.quat_rotate_inv(turn, rate) + wp.cross(own_spin, inertia * own_spin)
+        turns[w, b + 1] = turn
+        arms[w, b + 1] = arm
+        spins[w, b + 1] = spin
+        spin_rates[w, b + 1] = rate
+        linear_rates[w, b + 1] = linear
+        forces[w, b + 1] = force
+        moments[w, b + 1] = wp.quat_rotate(turn, own) + wp.cross(c, force) - wp.vec3(push[3], push[4], push[5])
+
+
+@wp.kernel
+def inward_kernel(
+    coordinates: wp.array3d(dtype=float),
+    rates: wp.array3d(dtype=float),
+    accelerations: wp.array3d(dtype=float),
+    links: wp.array2d(dtype=link_vector),
+    dof_numbers: wp.array2d(dtype=dof_vector),
+    actuators: wp.array2d(dtype=actuator_vector),
+    controls: wp.array3d(dtype=float),
+    tree: wp.array2d(dtype=int),
+    drives: wp.array2d(dtype=int),
+    s: int,
+    frame: int,
+    h: float,
+    turns: wp.array2d(dtype=wp.quat),
+    arms: wp.array2d(dtype=wp.vec3),
+    forces: wp.array2d(dtype=wp.vec3),
+    moments: wp.array2d(dtype=wp.vec3),
+    residual: wp.array2d(dtype=float),
+):
+    """Adds the links' forces up towards the root, in place (children come last, so each is whole when it is read)."""
+    w = wp.tid()
+    count = tree.shape[0]
+    for k in range(count):
+        b = count - 1 - k
+        force = forces[w, b + 1]
+        moment = moments[w, b + 1]
+        wp.atomic_add(forces, w, tree[b, 0], force)
+        wp.atomic_add(moments, w, tree[b, 0], moment + wp.cross(arms[w, b + 1], force))
+        kind = tree[b, 1]
+        j = tree[b, 2]
+        i = tree[b, 3]
+        p = links[w, b]
+        turn = turns[w, b + 1]
+        if kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT:
+            along = force
+            if kind == REVOLUTE_JOINT:
+                along = moment
+            speed = rates[w, s, i] + h * accelerations[w, s, i]
+            law = joint_force(p, coordinates[w, s, j] + h * speed, speed)
+            residual[w, i] = wp.dot(wp.quat_rotate(turn, axis_of(p)), along) - law
+        if kind == SPHERICAL_JOINT:
+            q = wp.quat(coordinates[w, s, j], coordinates[w, s, j + 1], coordinates[w, s, j + 2], coordinates[w, s, j + 3])
+            spin = wp.vec3(
+                rates[w, s, i] + h * accelerations[w, s, i],
+                rates[w, s, i + 1] + h * accelerations[w, s, i + 1],
+                rates[w, s, i + 2] + h * accelerations[w, s, i + 2],
+            )
+            own = wp.quat_rotate_inv(turn, moment) - ball_force(p, turned_vector(q, spin, h), spin)
+            residual[w, i] = own[0]
+            residual[w, i + 1] = own[1]
+            residual[w, i + 2] = own[2]
+        if kind == FREE_JOINT:
+            about = wp.quat_rotate_inv(turn, moment)
+            residual[w, i] = force[0]
+            residual[w, i + 1] = force[1]
+            residual[w, i + 2] = force[2]
+            residual[w, i + 3] = about[0]
+            residual[w, i + 4] = about[1]
+            residual[w, i + 5] = about[2]
+    for d in range(dof_numbers.shape[1]):
+        a = accelerations[w, s, d]
+        wp.atomic_add(residual, w, d, dof_numbers[w, d][0] * a - dof_force(dof_numbers[w, d], rates[w, s, d] + h * a))
+    for m in range(drives.shape[0]):
+        n = tree[drives[m, 0], 3]
+        driven_rate = rates[w, s, n] + h * accelerations[w, s, n]
+        driven = coordinates[w, s, tree[drives[m, 0], 2]] + h * driven_rate
+        u = controls[w, frame % controls.shape[1], m]
+        wp.atomic_add(residual, w, n, -actuator_force(drives[m, 1], actuators[w, m], u, driven, driven_rate))

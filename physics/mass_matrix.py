@@ -1,0 +1,412 @@
+r"""The mass matrix of a tree by composite bodies, and the solution of its equations of motion for the accelerations.
+
+Composite of link b: mass m, first moment k and inertia I about the link's origin, of b and all that hangs on it; towards the
+parent by the arm r: m, k + m r, I + m (r.r 1 - r r^T) + 2 (r.k) 1 - r k^T - k r^T. A unit rate along a rotation axis e gives the
+momentum (e x k, I e), along a line (m e, k x e); H_ij is its part along the axis of j, j on the way to the root (Featherstone,
+"Rigid Body Dynamics Algorithms", 2008, ch. 6).
+
+    R(a) = H a + armature a + c - tau(q^, v^) - tau_contact = 0,     A = dR/da = H + armature - h dtau/dv - h^2 dtau/dq
+
+is solved by Newton's method with step halving (R is that of a convex function where tau is that of one); A is kept as its LU
+factors, without pivoting: H is positive definite, and damping adds to it. No gradient passes through anything here.
+"""
+
+import warp as wp
+
+from physics.articulation import actuator_vector, dof_vector, link_vector
+from physics.inverse_dynamics import inertia_of
+from physics.joint_forces import (
+    actuator_force,
+    actuator_slopes,
+    ball_force,
+    ball_slope_place,
+    ball_slope_rate,
+    dof_force,
+    dof_slope,
+    joint_force,
+    joint_slopes,
+    right_jacobian,
+    right_jacobian_inverse,
+    turned_vector,
+)
+from physics.kinematics import (
+    FREE_JOINT,
+    PRISMATIC_JOINT,
+    REVOLUTE_JOINT,
+    SPHERICAL_JOINT,
+    axis_of,
+)
+
+ITERATIONS = wp.constant(20)
+HALVINGS = wp.constant(8)
+SAME = wp.constant(1.0e-5)  # change of A's diagonal, relative, that leaves its factors as they are
+ROUNDING = wp.constant(1.0e-10)  # share of the merit at the start below which it may rise
+PRECISION = wp.constant(1.0e-5)  # of a rate, or of the least rate that counts
+LEAST_RATE = wp.constant(1.0e-3)  # [rad/s] or [m/s]
+
+
+@wp.kernel(enable_backward=False)
+def mass_matrix_kernel(
+    links: wp.array2d(dtype=link_vector),
+    dof_numbers: wp.array2d(dtype=dof_vector),
+    tree: wp.array2d(dtype=int),
+    dofs: wp.array2d(dtype=int),
+    turns: wp.array2d(dtype=wp.quat),
+    arms: wp.array2d(dtype=wp.vec3),
+    forces: wp.array2d(dtype=wp.vec3),
+    moments: wp.array2d(dtype=wp.vec3),
+    composite_mass: wp.array2d(dtype=float),
+    first_moment: wp.array2d(dtype=wp.vec3),
+    second_moment: wp.array2d(dtype=wp.mat33),
+    axes: wp.array2d(dtype=wp.vec3),
+    bias: wp.array2d(dtype=float),
+    matrix: wp.array3d(dtype=float),
+):
+    """From the outward pass at zero acceleration: bias c (world, rate) and H + armature (world, rate, rate)."""
+    w = wp.tid()
+    count = tree.shape[0]
+    identity = wp.identity(n=3, dtype=float)
+    for b in range(count):
+        p = links[w, b]
+        turn = wp.quat_to_matrix(turns[w, b + 1])
+        c = turn * wp.vec3(p[1], p[2], p[3])
+        composite_mass[w, b + 1] = p[0]
+        first_moment[w, b + 1] = c * p[0]
+        second_moment[w, b + 1] = turn * inertia_of(p) * wp.transpose(turn) + (identity * wp.dot(c, c) - wp.outer(c, c)) * p[0]
+        kind = tree[b, 1]
+        i = tree[b, 3]
+        if kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT:
+            axes[w, i] = turn * axis_of(p)
+        if kind == FREE_JOINT:
+            for k in range(3):
+                e = wp.vec3(0.0, 0.0, 0.0)
+                e[k] = 1.0
+                axes[w, i + k] = e
+            i = i + 3
+        if kind == FREE_JOINT or kind == SPHERICAL_JOINT:
+            for k in range(3):
+                axes[w, i + k] = wp.vec3(turn[0, k], turn[1, k], turn[2, k])
+    for k in range(count):
+        b = count - 1 - k
+        above = tree[b, 0]
+        r = arms[w, b + 1]
+        force = forces[w, b + 1]
+        forces[w, above] = forces[w, above] + force
+        moments[w, above] = moments[w, above] + moments[w, b + 1] + wp.cross(r, force)
+        if above > 0:
+            m = composite_mass[w, b + 1]
+            first = first_moment[w, b + 1]
+            composite_mass[w, above] = composite_mass[w, above] + m
+            first_moment[w, above] = first_moment[w, above] + first + r * m
+            second_moment[w, above] = (
+                second_moment[w, above]
+                + second_moment[w, b + 1]
+                + identity * (m * wp.dot(r, r) + 2.0 * wp.dot(r, first))
+                - wp.outer(r, r * m + first)
+                - wp.outer(first, r)
+            )
+    for j in range(dofs.shape[0]):
+        slot = dofs[j, 0]
+        e = axes[w, j]
+        force = wp.cross(e, first_moment[w, slot])
+        moment = second_moment[w, slot] * e
+        bias[w, j] = wp.dot(e, moments[w, slot])
+        if dofs[j, 1] == 1:
+            force = e * composite_mass[w, slot]
+            moment = wp.cross(first_moment[w, slot], e)
+            bias[w, j] = wp.dot(e, forces[w, slot])
+        for i in range(j):
+            matrix[w, i, j] = 0.0
+            matrix[w, j, i] = 0.0
+        i = int(j)
+        while slot > 0:
+            while i >= 0 and dofs[i, 0] == slot:
+                value = wp.dot(axes[w, i], moment)
+                if dofs[i, 1] == 1:
+                    value = wp.dot(axes[w, i], force)
+                matrix[w, i, j] = value
+                matrix[w, j, i] = value
+                i = i - 1
+            moment = moment + wp.cross(arms[w, slot], force)
+            slot = tree[slot - 1, 0]
+            if slot > 0:
+                i = tree[slot - 1, 3]
+                extra = tree[slot - 1, 1]
+                if extra == FREE_JOINT:
+                    i = i + 5
+                elif extra == SPHERICAL_JOINT:
+                    i = i + 2
+                elif extra != REVOLUTE_JOINT and extra != PRISMATIC_JOINT:
+                    i = -1
+        matrix[w, j, j] = matrix[w, j, j] + dof_numbers[w, j][0]
+
+
+@wp.func
+def evaluate(
+    w: int, s: int, frame: int, h: float,
+    coordinates: wp.array3d(dtype=float), rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float),
+    links: wp.array2d(dtype=link_vector), dof_numbers: wp.array2d(dtype=dof_vector),
+    actuators: wp.array2d(dtype=actuator_vector), controls: wp.array3d(dtype=float),
+    tree: wp.array2d(dtype=int), drives: wp.array2d(dtype=int),
+    bias: wp.array2d(dtype=float), matrix: wp.array3d(dtype=float), contact: wp.array2d(dtype=float),
+    contact_matrix: wp.array3d(dtype=float), residual: wp.array2d(dtype=float),
+):  # fmt: skip
+    """R(a) into `residual`; returns the merit: the sum of R_i^2 / H_ii."""
+    count = dof_numbers.shape[1]
+    for i in range(count):
+        a = accelerations[w, s, i]
+        total = bias[w, i] - dof_force(dof_numbers[w, i], rates[w, s, i] + h * a)
+        for j in range(count):
+            total += matrix[w, i, j] * accelerations[w, s, j]
+        if contact_matrix.shape[1] > 0:
+            total -= contact[w, i]
+            for j in range(count):
+                total -= contact_matrix[w, i, j] * accelerations[w, s, j]
+        residual[w, i] = total
+    for b in range(tree.shape[0]):
+        kind = tree[b, 1]
+        j = tree[b, 2]
+        i = tree[b, 3]
+        if kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT:
+            v = rates[w, s, i] + h * accelerations[w, s, i]
+            residual[w, i] = residual[w, i] - joint_force(links[w, b], coordinates[w, s, j] + h * v, v)
+        if kind == SPHERICAL_JOINT:
+            spin = spin_of(rates, accelerations, w, s, i, h)
+            torque = ball_force(links[w, b], turned_vector(quaternion_of(coordinates, w, s, j), spin, h), spin)
+            for k in range(3):
+                residual[w, i + k] = residual[w, i + k] - torque[k]
+    for m in range(drives.shape[0]):
+        b = drives[m, 0]
+        i = tree[b, 3]
+        v = rates[w, s, i] + h * accelerations[w, s, i]
+        q = coordinates[w, s, tree[b, 2]] + h * v
+        u = controls[w, frame % controls.shape[1], m]
+        residual[w, i] = residual[w, i] - actuator_force(drives[m, 1], actuators[w, m], u, q, v)
+    merit = float(0.0)
+    for i in range(count):
+        merit += residual[w, i] * residual[w, i] / matrix[w, i, i]
+    return merit
+
+
+@wp.func
+def spin_of(rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float), w: int, s: int, i: int, h: float):
+    return wp.vec3(
+        rates[w, s, i] + h * accelerations[w, s, i],
+        rates[w, s, i + 1] + h * accelerations[w, s, i + 1],
+        rates[w, s, i + 2] + h * accelerations[w, s, i + 2],
+    )
+
+
+@wp.func
+def quaternion_of(coordinates: wp.array3d(dtype=float), w: int, s: int, j: int):
+    return wp.quat(coordinates[w, s, j], coordinates[w, s, j + 1], coordinates[w, s, j + 2], coordinates[w, s, j + 3])
+
+
+@wp.func
+def renew_slopes(
+    w: int, s: int, frame: int, h: float,
+    coordinates: wp.array3d(dtype=float), rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float),
+    links: wp.array2d(dtype=link_vector), dof_numbers: wp.array2d(dtype=dof_vector),
+    actuators: wp.array2d(dtype=actuator_vector), controls: wp.array3d(dtype=float),
+    tree: wp.array2d(dtype=int), drives: wp.array2d(dtype=int),
+    matrix: wp.array3d(dtype=float), before: wp.array2d(dtype=float), slopes: wp.array2d(dtype=float),
+):  # fmt: skip
+    """-dtau/da on the diagonal into `slopes`, the last ones into `before`; returns the largest change, relative to A."""
+    count = dof_numbers.shape[1]
+    for i in range(count):
+        before[w, i] = slopes[w, i]
+        slopes[w, i] = -h * dof_slope(dof_numbers[w, i], rates[w, s, i] + h * accelerations[w, s, i])
+    for b in range(tree.shape[0]):
+        kind = tree[b, 1]
+        j = tree[b, 2]
+        i = tree[b, 3]
+        if kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT:
+            v = rates[w, s, i] + h * accelerations[w, s, i]
+            of_joint = joint_slopes(links[w, b], coordinates[w, s, j] + h * v, v)
+            slopes[w, i] = slopes[w, i] - h * (of_joint[1] + h * of_joint[0])
+        if kind == SPHERICAL_JOINT:
+            block = ball_block(w, s, i, j, h, coordinates, rates, accelerations, links[w, b])
+            for k in range(3):
+                slopes[w, i + k] = slopes[w, i + k] + block[k, k]
+    for m in range(drives.shape[0]):
+        b = drives[m, 0]
+        i = tree[b, 3]
+        v = rates[w, s, i] + h * accelerations[w, s, i]
+        q = coordinates[w, s, tree[b, 2]] + h * v
+        u = controls[w, frame % controls.shape[1], m]
+        of_drive = actuator_slopes(drives[m, 1], actuators[w, m], u, q, v)
+        slopes[w, i] = slopes[w, i] - h * (of_drive[1] + h * of_drive[0])
+    change = float(0.0)
+    for i in range(count):
+        change = wp.max(change, wp.abs(slopes[w, i] - before[w, i]) / (matrix[w, i, i] + wp.abs(slopes[w, i])))
+    return change
+
+
+@wp.func
+def ball_block(
+    w: int, s: int, i: int, j: int, h: float,
+    coordinates: wp.array3d(dtype=float), rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float), p: link_vector,
+):  # fmt: skip
+    """-dtau/da of a spherical joint's spring and cone, (3, 3)."""
+    spin = spin_of(rates, accelerations, w, s, i, h)
+    r = turned_vector(quaternion_of(coordinates, w, s, j), spin, h)
+    place = ball_slope_place(p, r, spin) * right_jacobian_inverse(r) * right_jacobian(spin * h)
+    return (place * h + wp.identity(n=3, dtype=float) * ball_slope_rate(p, r)) * (-h)
+
+
+@wp.func
+def assemble(
+    w: int, s: int, h: float,
+    coordinates: wp.array3d(dtype=float), rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float),
+    links: wp.array2d(dtype=link_vector), tree: wp.array2d(dtype=int),
+    slopes: wp.array2d(dtype=float), matrix: wp.array3d(dtype=float), contact_matrix: wp.array3d(dtype=float),
+    factors: wp.array4d(dtype=float),
+):  # fmt: skip
+    """A into factors[w, s]."""
+    count = matrix.shape[1]
+    for i in range(count):
+        for j in range(count):
+            factors[w, s, i, j] = matrix[w, i, j]
+        factors[w, s, i, i] = factors[w, s, i, i] + slopes[w, i]
+    if contact_matrix.shape[1] > 0:
+        for i in range(count):
+            for j in range(count):
+                factors[w, s, i, j] = factors[w, s, i, j] - contact_matrix[w, i, j]
+    if h > 0.0:
+        for b in range(tree.shape[0]):
+            if tree[b, 1] == SPHERICAL_JOINT:
+                i = tree[b, 3]
+                block = ball_block(w, s, i, tree[b, 2], h, coordinates, rates, accelerations, links[w, b])
+                for k in range(3):
+                    for l in range(3):
+                        if k != l:
+                            factors[w, s, i + k, i + l] = factors[w, s, i + k, i + l] + block[k, l]
+
+
+@wp.func
+def factorise(w: int, s: int, count: int, factors: wp.array4d(dtype=float)):
+    """LU in place, unit lower triangle, the pivots' inverses on the diagonal; zeros of branched trees are passed over."""
+    for k in range(count):
+        pivot = 1.0 / factors[w, s, k, k]
+        factors[w, s, k, k] = pivot
+        for i in range(k + 1, count):
+            ratio = factors[w, s, i, k] * pivot
+            if ratio != 0.0:
+                factors[w, s, i, k] = ratio
+                for j in range(k + 1, count):
+                    factors[w, s, i, j] = factors[w, s, i, j] - ratio * factors[w, s, k, j]
+
+
+@wp.func
+def solve(w: int, s: int, count: int, factors: wp.array4d(dtype=float), right: wp.array2d(dtype=float)):
+    """A x = right, in place."""
+    for i in range(count):
+        value = right[w, i]
+        for j in range(i):
+            value -= factors[w, s, i, j] * right[w, j]
+        right[w, i] = value
+    for k in range(count):
+        i = count - 1 - k
+        value = right[w, i]
+        for j in range(i + 1, count):
+            value -= factors[w, s, i, j] * right[w, j]
+        right[w, i] = value * factors[w, s, i, i]
+
+
+@wp.kernel(enable_backward=False)
+def newton_kernel(
+    coordinates: wp.array3d(dtype=float),
+    rates: wp.array3d(dtype=float),
+    links: wp.array2d(dtype=link_vector),
+    dof_numbers: wp.array2d(dtype=dof_vector),
+    actuators: wp.array2d(dtype=actuator_vector),
+    controls: wp.array3d(dtype=float),
+    tree: wp.array2d(dtype=int),
+    drives: wp.array2d(dtype=int),
+    bias: wp.array2d(dtype=float),
+    matrix: wp.array3d(dtype=float),
+    contact: wp.array2d(dtype=float),
+    contact_matrix: wp.array3d(dtype=float),
+    s: int,
+    frame: int,
+    h: float,
+    residual: wp.array2d(dtype=float),
+    step: wp.array2d(dtype=float),
+    before: wp.array2d(dtype=float),
+    slopes: wp.array2d(dtype=float),
+    accelerations: wp.array3d(dtype=float),
+    factors: wp.array4d(dtype=float),
+):
+    """From `accelerations` as they are to those with R = 0, and A there, factorised."""
+    w = wp.tid()
+    count = dof_numbers.shape[1]
+    start = evaluate(
+        w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, bias, matrix,
+        contact, contact_matrix, residual,
+    )  # fmt: skip
+    merit = float(start)
+    done = int(0)
+    for iteration in range(ITERATIONS):
+        if done == 0:
+            change = renew_slopes(
+                w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, matrix,
+                before, slopes,
+            )  # fmt: skip
+            if iteration == 0 or change > SAME:
+                assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, contact_matrix, factors)
+                factorise(w, s, count, factors)
+            elif iteration > 0:
+                done = 1  # R is linear as far as it matters: this step ends it
+            for i in range(count):
+                step[w, i] = residual[w, i]
+            solve(w, s, count, factors, step)
+            small = int(1)
+            for i in range(count):
+                a = accelerations[w, s, i] - step[w, i]
+                accelerations[w, s, i] = a
+                if wp.abs(step[w, i]) * h > PRECISION * (LEAST_RATE + wp.abs(rates[w, s, i] + h * a)):
+                    small = 0
+            if small == 1 and iteration > 0:
+                done = 1
+            if done == 0:
+                trial = evaluate(
+                    w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, bias,
+                    matrix, contact, contact_matrix, residual,
+                )  # fmt: skip
+                fraction = float(1.0)
+                for _ in range(HALVINGS):
+                    if trial > merit and trial > ROUNDING * start:
+                        fraction = 0.5 * fraction
+                        for i in range(count):
+                            accelerations[w, s, i] = accelerations[w, s, i] + fraction * step[w, i]
+                        trial = evaluate(
+                            w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree,
+                            drives, bias, matrix, contact, contact_matrix, residual,
+                        )  # fmt: skip
+                merit = trial
+
+
+@wp.kernel(enable_backward=False)
+def transpose_solve_kernel(
+    factors: wp.array4d(dtype=float),
+    gradients: wp.array3d(dtype=float),
+    s: int,
+    multipliers: wp.array2d(dtype=float),
+):
+    """multipliers = -A^-T gradients[:, s], by the factors: U^T y = g, L^T x = y."""
+    w = wp.tid()
+    count = multipliers.shape[1]
+    for i in range(count):
+        multipliers[w, i] = -gradients[w, s, i]
+    for i in range(count):
+        value = multipliers[w, i] * factors[w, s, i, i]
+        multipliers[w, i] = value
+        if value != 0.0:
+            for j in range(i + 1, count):
+                multipliers[w, j] = multipliers[w, j] - factors[w, s, i, j] * value
+    for k in range(count):
+        i = count - 1 - k
+        value = multipliers[w, i]
+        if value != 0.0:
+            for j in range(i):
+                multipliers[w, j] = multipliers[w, j] - factors[w, s, i, j] * value
