@@ -1,0 +1,127 @@
+"""`ArticulatedRollout`: the motion of a tree of rigid bodies over frames, differentiable in everything it is given.
+
+Frame k ends at the time (k + 1) / frame_rate; frame 0 begins with the initial state. Each call of the step op covers `chunk`
+frames; between calls only states are kept, so that memory grows with frames and not with substeps.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dvc.errors import UserError
+from dvc.records import State, expand_worlds, world_count
+from physics.articulated_step import INTEGRATORS, articulated_step
+from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables
+from physics.kinematics import link_motion
+
+
+class ArticulatedTrajectory(NamedTuple):
+    """A tree's motion at the beginning and at the end of each frame: node 0 is the initial state."""
+
+    coordinates: Tensor  # (world, frame + 1, nq), see physics.articulation
+    rates: Tensor  # (world, frame + 1, nv)
+    positions: Tensor  # of the links' frames [m], (world, frame + 1, link, 3)
+    orientations: Tensor  # link to world, (world, frame + 1, link, 4)
+    velocities: Tensor  # of the links' origins [m/s], (world, frame + 1, link, 3)
+    spins: Tensor  # angular velocities, world axes [rad/s], (world, frame + 1, link, 3)
+    interval: float  # between nodes [s]
+
+
+class ArticulatedRollout(nn.Module):
+    """Steps a tree of bodies through frames.
+
+    Arguments:
+        tree: Topology (of `Robot.topology`). frame_rate [1/s], frame_count, substeps a frame.
+        integrator: "implicit" (springs, limits, damping, dry friction and gains at the end of the step), "symplectic" (all of
+            them at its beginning: semi-implicit Euler) or "rk4" (smooth systems: free bodies, pendulums).
+        chunk: frames a call of the step op; a larger one costs memory for states and the factors of the mass matrix at each
+            substep of a call, and time when the op is traced.
+        controller: optional module `(coordinates (world, nq), rates (world, nv), time) -> controls (world, actuator)`, called
+            at the beginning of each frame.
+    Forward: state: State(coordinates (world, nq), rates (world, nv)); linkage; gravity [m/s^2] (world, 3); controls (world,
+        frame or 1, actuator), held for a frame; wrenches (world, frame or 1, link, 6): force through the centre of mass [N] and
+        torque [N m], world axes. Each world axis may be 1 -> ArticulatedTrajectory.
+    Gradient: complete, of the discrete motion. It has corners where a control or an actuator's force meets its bound; there it
+        is that of the side on which the step ends. A control beyond its bound has the gradient zero, which is its derivative.
+    Raises: UserError for an unknown integrator, a horizon or rate that is not positive, shapes that do not fit the tree.
+    """
+
+    def __init__(
+        self,
+        tree: Topology,
+        *,
+        frame_rate: float,
+        frame_count: int,
+        substeps: int = 8,
+        integrator: str = "implicit",
+        chunk: int = 1,
+        controller: nn.Module | None = None,
+    ):
+        super().__init__()
+        if integrator not in INTEGRATORS:
+            raise UserError(f"ArticulatedRollout.integrator: expected one of {', '.join(INTEGRATORS)}, got {integrator!r}")
+        counts = {"frame_rate": frame_rate, "frame_count": frame_count, "substeps": substeps, "chunk": chunk}
+        for name, value in counts.items():
+            if not value > 0:
+                raise UserError(f"ArticulatedRollout.{name}: expected a positive number, got {value!r}")
+        self.tree, self.integrator, self.controller = tree, integrator, controller
+        self.frame_rate, self.frame_count = float(frame_rate), int(frame_count)
+        self.substeps, self.chunk = int(substeps), int(chunk)
+        self.tables = tables(tree)
+
+    def extra_repr(self) -> str:
+        return f"{self.tree.name!r}, {self.frame_count} frames at {self.frame_rate:g} 1/s, {self.substeps} substeps, {self.integrator}"
+
+    def forward(
+        self,
+        state: State,
+        linkage: Linkage,
+        gravity: Tensor | None = None,
+        controls: Tensor | None = None,
+        wrenches: Tensor | None = None,
+    ) -> ArticulatedTrajectory:
+        tree, q, v = self.tree, state.position, state.velocity
+        drives, links = len(tree.actuators), len(tree.links)
+        gravity = q.new_tensor([[0.0, 0.0, -9.81]]) if gravity is None else gravity
+        if self.controller is not None and controls is not None:
+            raise UserError("ArticulatedRollout.controls: expected None because a controller was given, got a tensor")
+        controls = q.new_zeros(1, 1, drives) if controls is None else controls
+        wrenches = q.new_zeros(1, 1, links, 6) if wrenches is None else wrenches
+        self._check("state.position", q, (tree.coordinate_count,))
+        self._check("state.velocity", v, (tree.rate_count,))
+        self._check("gravity", gravity, (3,))
+        for name, tensor, inner in (("controls", controls, (drives,)), ("wrenches", wrenches, (links, 6))):
+            self._check(name, tensor, (self.frame_count if tensor.dim() > 1 and tensor.shape[1] != 1 else 1, *inner))
+        packed = pack_links(linkage), pack_dofs(linkage), pack_actuators(linkage)
+        worlds = world_count(q, v, gravity, controls, wrenches, *packed)
+        q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
+        tables_here = tuple(t.to(q.device) for t in self.tables)
+        coordinates, rates = [q[:, None]], [v[:, None]]
+        done, chunk = 0, 1 if self.controller is not None else self.chunk
+        while done < self.frame_count:
+            frames = min(chunk, self.frame_count - done)
+            if self.controller is not None:
+                controls = self.controller(q, v, done / self.frame_rate)
+                self._check("controller", controls, (drives,))
+                controls = controls[:, None]
+            now = [t if t.shape[1] == 1 else t[:, done : done + frames] for t in (controls, wrenches)]
+            next_q, next_v = articulated_step(
+                q, v, *packed, *now, gravity, *tables_here,
+                integrator=self.integrator, dt=1.0 / (self.frame_rate * self.substeps), substeps=self.substeps, frames=frames,
+            )  # fmt: skip
+            coordinates.append(next_q)
+            rates.append(next_v)
+            q, v = next_q[:, -1], next_v[:, -1]
+            done += frames
+        all_q, all_v = torch.cat(coordinates, dim=1), torch.cat(rates, dim=1)
+        motion = link_motion(tree, linkage, all_q, all_v)
+        return ArticulatedTrajectory(
+            all_q, all_v, motion.positions, motion.orientations, motion.velocities, motion.spins, 1.0 / self.frame_rate
+        )
+
+    def _check(self, name: str, tensor: Tensor, inner: tuple[int, ...]) -> None:
+        if tensor.dim() != 1 + len(inner) or tuple(tensor.shape[1:]) != inner:
+            expected = ", ".join(map(str, ("world", *inner)))
+            got = tuple(tensor.shape)
+            raise UserError(f"ArticulatedRollout.{name}: expected shape ({expected}) for {self.tree.name!r}, got {got}")
