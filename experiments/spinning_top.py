@@ -41,7 +41,7 @@ from dvc.losses import Objective, term
 from dvc.optimize import Phase, optimize
 from dvc.parameter import Parameter
 from dvc.pipeline import Pipeline
-from dvc.records import Bodies, Mesh, SdfGrid
+from dvc.records import Mesh, SdfGrid
 from dvc.result import Metric, Result
 from experiments.mesh_pictures import shaded
 from geometry.hollow_body import HollowMass, InnerOffset, cavity_mesh, least_wall, mass_between
@@ -49,6 +49,8 @@ from geometry.isosurface import extract_isosurface
 from geometry.mesh import TriangleMesh
 from geometry.mesh_io import read_mesh, write_mesh
 from geometry.mesh_to_sdf import mesh_to_sdf
+from geometry.mesh_topology import mesh_topology
+from geometry.redistance import redistance
 from geometry.sdf_evaluate import sdf_distance
 from geometry.sdf_grid import grid_nodes, sample_sdf
 from geometry.sdf_shapes import moved, tapered_capsule
@@ -84,7 +86,7 @@ class SpinningTop:
         target: path of a mesh, or `data:NAME`; up: its upward axis. It may have small holes; what is made is closed.
         wall: least thickness, softness: s of the offset, peg: radius of the peg's round end (twice that at the pivot), all over
             the diagonal. lean_deg: how far the top may lean before more than the peg touches the ground.
-        pivot: the point of the body on the spin axis, in the file's unit with z up; default: the middle of its bounding box.
+        pivot: the point of the body on the spin axis [m], z up; default: the middle of its bounding box.
         lattice: control points an axis; cells, fine_cells: of the grids of search and polish along the longest side.
         starts: how many, spread over tilts up to `most_tilt_deg`; phases: each {steps, lr, penalty} of the search;
         tries: how many of the best ends are polished until one spins stably; weights: of `SpinObjective`: inertia, height,
@@ -122,6 +124,7 @@ class SpinningTop:
                 f"got {wall}, {peg}, {starts}, {tries}"
             )
         self.body: Mesh = TriangleMesh(resolve(target), up=up)(torch.ones(1))
+        self.open = mesh_topology(self.body.faces).border_count > 0
         points = self.body.vertices[0]
         self.low, self.high = points.amin(0), points.amax(0)
         self.diagonal = float((self.high - self.low).norm())
@@ -153,7 +156,8 @@ class SpinningTop:
         spacing = float((self.high - self.low).max()) / cells
         shape = tuple(int(n) + 1 + 2 * ROOM for n in ((high - low) / spacing).ceil().tolist())
         origin = 0.5 * (low + high) - 0.5 * spacing * (torch.tensor(shape) - 1.0)
-        return mesh_to_sdf(self.body, origin, spacing, shape)  # type: ignore[arg-type]
+        grid = mesh_to_sdf(self.body, origin, spacing, shape)  # type: ignore[arg-type]
+        return redistance(grid) if self.open else grid  # over an opening there is no distance to the surface that closes it
 
     def _require_inside(self, grid: SdfGrid) -> None:
         deep = -float(sample_sdf(grid, self.pivot[None, None])[0])
@@ -208,14 +212,10 @@ class SpinningTop:
         inner = None if depth is None else cavity_mesh(self.offset(grid, depth), SMOOTHING)
         return outer, None if inner is None else self._placed(inner, tilt)
 
-    @staticmethod
-    def _bodies(outer: Mesh, inner: Mesh | None) -> Bodies:
-        return mass_between(outer, inner, torch.ones(1))
-
     def spin(self, outer: Mesh, inner: Mesh | None) -> Spin:
         """Measures of a top, from its meshes."""
         with torch.no_grad():
-            bodies = self._bodies(outer, inner)
+            bodies = mass_between(outer, inner, torch.ones(1))
             terms = spin_terms(bodies, self.diagonal)
             return Spin(
                 math.degrees(float(axis_angle(bodies.inertia))), float(terms.offset.norm()), float(terms.height),
@@ -263,7 +263,7 @@ class SpinningTop:
     def constraints(self, grid: SdfGrid, x: Tensor) -> Tensor:
         """The same (1, 4) of the extracted meshes of one world, with the peg."""
         depth, tilt = self.values(x)
-        terms = spin_terms(self._bodies(*self.top(grid, tilt, depth)), self.diagonal)
+        terms = spin_terms(mass_between(*self.top(grid, tilt, depth), torch.ones(1)), self.diagonal)
         return torch.cat([terms.offset, terms.products], dim=1)
 
     def polish(self, x: Tensor, note: Any = None) -> tuple[SdfGrid, Tensor, Tensor]:

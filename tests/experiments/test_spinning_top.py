@@ -10,8 +10,9 @@ import torch
 from dvc.errors import UserError
 from dvc.recorder import Recorder
 from experiments.spinning_top import SpinningTop, project, read_surface
+from geometry.hollow_body import least_wall
 from geometry.mesh import icosphere
-from geometry.mesh_io import write_mesh
+from geometry.mesh_io import read_mesh, write_mesh
 from geometry.mesh_topology import mesh_topology
 from geometry.self_intersections import self_intersection_count
 
@@ -108,6 +109,19 @@ def test_the_projection_changes_as_little_as_the_constraints_allow() -> None:
     x, left = project(constraints, torch.tensor([[0.1, 1.5, 2.0], [0.0, 0.6, 0.8]]))
     assert left.max() < 2e-6
     assert torch.allclose(x, torch.tensor([[0.0, 0.6, 0.8], [0.0, 0.6, 0.8]]), atol=1e-5)
+
+
+def test_the_wall_holds_over_an_opening(body: Path, tmp_path: Path) -> None:
+    """There the distance to the mesh jumps, and a cavity of these values would break through."""
+    vertices, faces = read_mesh(body)
+    middle = vertices[faces].mean(axis=1)
+    kept = faces[np.linalg.norm(middle - [0.0, 0.0, 0.8], axis=1) > 0.3]
+    task = job(write_mesh(tmp_path / "open.obj", vertices, kept, up="z"))
+    grid = task.fine_grid(torch.zeros(1, 2))
+    thinnest = torch.full((1, task.offset.size), -task.diagonal)
+    outer, inner = task.top(grid, torch.zeros(1, 2), thinnest)
+    assert inner is not None and mesh_topology(outer.faces).border_count == 0
+    assert least_wall(outer, inner) >= 0.95 * task.wall
 
 
 def test_wrong_settings_are_refused_by_name(body: Path) -> None:
