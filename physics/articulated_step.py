@@ -148,9 +148,7 @@ def close_kernel(
             k4 = quaternion_rate(x, v, w, s + 3, j + linear, i + linear)
             g = (k1 + k2 * 2.0 + k3 * 2.0 + k4) * h
             m = j + linear
-            q = unit_quaternion(
-                x[w, s, m] + g[0], x[w, s, m + 1] + g[1], x[w, s, m + 2] + g[2], x[w, s, m + 3] + g[3]
-            )
+            q = unit_quaternion(x[w, s, m] + g[0], x[w, s, m + 1] + g[1], x[w, s, m + 2] + g[2], x[w, s, m + 3] + g[3])
             for k in range(4):
                 x[w, s + 4, m + k] = q[k]
 

@@ -106,7 +106,11 @@ def topology(spec: RobotSpec) -> Topology:
     """
     where = f"robot {spec.name!r}"
     names = [link.name for link in spec.links]
-    for what, given in (("link", names), ("joint", [j.name for j in spec.joints]), ("actuator", [a.name for a in spec.actuators])):
+    for what, given in (
+        ("link", names),
+        ("joint", [j.name for j in spec.joints]),
+        ("actuator", [a.name for a in spec.actuators]),
+    ):
         twice = sorted({name for name in given if given.count(name) > 1})
         if twice:
             raise UserError(f"{where}: expected different names, got {what} {twice[0]!r} twice; remedy: rename one")
@@ -147,7 +151,9 @@ def topology(spec: RobotSpec) -> Topology:
             known = ", ".join(joint.name for joint in joints)
             raise UserError(f"{where}: actuator {actuator.name!r} drives joint {actuator.joint!r}, expected one of {known}")
         if actuator.kind not in ACTUATOR_KINDS:
-            raise UserError(f"{where}: actuator {actuator.name!r}: expected one of {', '.join(ACTUATOR_KINDS)}, got {actuator.kind!r}")
+            raise UserError(
+                f"{where}: actuator {actuator.name!r}: expected one of {', '.join(ACTUATOR_KINDS)}, got {actuator.kind!r}"
+            )
         if RATES[kinds[found[0]]] != 1:
             raise Unsupported(
                 f"{where}: actuator {actuator.name!r} drives the {joints[found[0]].kind} joint {actuator.joint!r}; expected a "
@@ -249,13 +255,17 @@ def check_linkage(tree: Topology, linkage: Linkage) -> None:
     mass = linkage.mass.detach().amin(0)
     for name, value in zip(tree.links, mass.tolist(), strict=True):
         if not 0.0 <= value < float("inf"):
-            raise UserError(f"robot {tree.name!r}: link {name!r} has the mass {value:.4g} kg; expected a finite one of at least 0")
+            raise UserError(
+                f"robot {tree.name!r}: link {name!r} has the mass {value:.4g} kg; expected a finite one of at least 0"
+            )
     for name, field in (("armature", linkage.armature), ("damping", linkage.damping), ("dry friction", linkage.friction)):
         least = field.detach().amin(0)
         if not bool((least >= 0.0).all()):
             rate = int((~(least >= 0.0)).nonzero()[0])
             joint = max(b for b, first in enumerate(tree.first_rates) if first <= rate and RATES[tree.kinds[b]])
-            raise UserError(f"robot {tree.name!r}: joint {tree.joints[joint]!r}: {name} {float(least[rate]):.4g}, expected at least 0")
+            raise UserError(
+                f"robot {tree.name!r}: joint {tree.joints[joint]!r}: {name} {float(least[rate]):.4g}, expected at least 0"
+            )
     below = mass.tolist()
     for b in reversed(range(links)):
         rate = tree.first_rates[b]

@@ -86,9 +86,8 @@ def outward_kernel(
         )
         c = wp.quat_rotate(turn, wp.vec3(p[1], p[2], p[3]))
         push = wrenches[w, frame % wrenches.shape[1], b]
-        force = (
-            p[0] * (linear + wp.cross(rate, c) + wp.cross(spin, wp.cross(spin, c)) - gravity[w])
-            - wp.vec3(push[0], push[1], push[2])
+        force = p[0] * (linear + wp.cross(rate, c) + wp.cross(spin, wp.cross(spin, c)) - gravity[w]) - wp.vec3(
+            push[0], push[1], push[2]
         )
         inertia = inertia_of(p)
         own_spin = wp.quat_rotate_inv(turn, spin)

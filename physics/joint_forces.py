@@ -1,7 +1,8 @@
 r"""Forces along joint coordinates: springs, limits, damping, dry friction, actuators; and their derivatives.
 
     spring     k (rest - q)                            a spherical joint: -k r, r the rotation vector of its quaternion
-    limits     k_l (ramp(lower - q) - ramp(q - upper)) - c_l (ramp' + ramp') q',   ramp(x) = x^2 / 2w, then x - w / 2
+    limits     k_l (ramp(lower - q) - ramp(q - upper)) - c_l (ramp' + ramp') q',
+               ramp(x) = w (t^3 - t^4 / 2), t = x / w from 0 to 1, beyond it x - w / 2
     damping    -d q'
     friction   -f q' / sqrt(q'^2 + e^2)                Coulomb's law, smoothed over the rate e
     actuator   torque: g u;  position: kp (u - q) - kd q';  velocity: kd (u - q');  u and the result clamped
@@ -16,37 +17,30 @@ import warp as wp
 from physics.articulation import FAR, actuator_vector, dof_vector, link_vector
 from physics.kinematics import unit_quaternion
 
-LIMIT_WIDTH = wp.constant(5.0e-3)  # [rad] or [m], over which a limit's stiffness sets in
+LIMIT_WIDTH = wp.constant(1.0e-2)  # [rad] or [m], over which a limit's stiffness sets in
 LEAST_WIDTH = wp.constant(1.0e-6)  # [rad/s] or [m/s]
 BOUND = wp.constant(0.5 * FAR)
 
 
 @wp.func
 def ramp(x: float):
-    y = float(0.0)
+    t = wp.clamp(x / LIMIT_WIDTH, 0.0, 1.0)
+    y = LIMIT_WIDTH * t * t * t * (1.0 - 0.5 * t)
     if x > LIMIT_WIDTH:
         y = x - 0.5 * LIMIT_WIDTH
-    elif x > 0.0:
-        y = 0.5 * x * x / LIMIT_WIDTH
     return y
 
 
 @wp.func
 def ramp_slope(x: float):
-    y = float(0.0)
-    if x > LIMIT_WIDTH:
-        y = 1.0
-    elif x > 0.0:
-        y = x / LIMIT_WIDTH
-    return y
+    t = wp.clamp(x / LIMIT_WIDTH, 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
 
 
 @wp.func
 def ramp_bend(x: float):
-    y = float(0.0)
-    if x > 0.0 and x < LIMIT_WIDTH:
-        y = 1.0 / LIMIT_WIDTH
-    return y
+    t = wp.clamp(x / LIMIT_WIDTH, 0.0, 1.0)
+    return 6.0 * t * (1.0 - t) / LIMIT_WIDTH
 
 
 @wp.func
@@ -54,11 +48,7 @@ def joint_force(p: link_vector, q: float, v: float):
     """Spring and limits of a joint of one degree of freedom."""
     low = p[22] - q
     high = q - p[23]
-    return (
-        p[20] * (p[21] - q)
-        + p[24] * (ramp(low) - ramp(high))
-        - p[25] * (ramp_slope(low) + ramp_slope(high)) * v
-    )
+    return p[20] * (p[21] - q) + p[24] * (ramp(low) - ramp(high)) - p[25] * (ramp_slope(low) + ramp_slope(high)) * v
 
 
 @wp.func

@@ -115,9 +115,7 @@ def motion_kernel(
         places[w, s, b + 1] = places[w, s, above] + arm
         spins[w, s, b + 1] = spins[w, s, above] + joint_spin(kind, p, turn, rates, w, s, tree[b, 3])
         velocities[w, s, b + 1] = (
-            velocities[w, s, above]
-            + wp.cross(spins[w, s, above], arm)
-            + joint_slide(kind, p, turn, rates, w, s, tree[b, 3])
+            velocities[w, s, above] + wp.cross(spins[w, s, above], arm) + joint_slide(kind, p, turn, rates, w, s, tree[b, 3])
         )
 
 

@@ -78,7 +78,9 @@ def mass_of_links(groups: Sequence[Solids], links: int) -> tuple[Tensor, Tensor,
         volume, diagonal = solid_moments(kind, sizes.flatten(0, 1))
         volume, diagonal = volume.reshape(worlds, -1), diagonal.reshape(worlds, -1, 3)
         axes = matrices(unit(rotations))
-        spread = (axes * diagonal[..., None, :]) @ axes.mT + volume[..., None, None] * positions[..., :, None] * positions[..., None, :]
+        spread = (axes * diagonal[..., None, :]) @ axes.mT + volume[..., None, None] * positions[..., :, None] * positions[
+            ..., None, :
+        ]
         weight = densities * volume
         mass = mass.index_add(1, owner, weight)
         moment = moment.index_add(1, owner, weight[..., None] * positions)

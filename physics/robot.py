@@ -265,9 +265,7 @@ class Robot(nn.Module):
                     torch.tensor([number for number, _ in members], device=reader.device),
                 )
             )
-        given = [
-            (number, link["inertial"]) for number, link in enumerate(links) if link.get("inertial") is not None
-        ]
+        given = [(number, link["inertial"]) for number, link in enumerate(links) if link.get("inertial") is not None]
         count = len(links)
         if solids:
             mass, center, inertia = mass_of_links(solids, count)

@@ -80,7 +80,10 @@ def random_state(tree: Topology, seed: int, worlds: int = 1, speed: float = 1.0)
     parts = []
     for kind in tree.kinds:
         if kind == FREE:
-            parts += [torch.randn(worlds, 3, generator=g), torch.nn.functional.normalize(torch.randn(worlds, 4, generator=g), dim=1)]
+            parts += [
+                torch.randn(worlds, 3, generator=g),
+                torch.nn.functional.normalize(torch.randn(worlds, 4, generator=g), dim=1),
+            ]
         elif kind == SPHERICAL:
             turn = torch.cat([0.4 * torch.randn(worlds, 3, generator=g), torch.ones(worlds, 1)], dim=1)
             parts.append(torch.nn.functional.normalize(turn, dim=1))
@@ -160,7 +163,7 @@ def moved_on(tree: Topology, q: np.ndarray, v: np.ndarray, dt: float) -> np.ndar
             x = dt * v[i : i + 3]
             angle = np.linalg.norm(x)
             e = np.append(0.5 * x * np.sinc(0.5 * angle / np.pi), np.cos(0.5 * angle))
-            p = q[j : j + 4]
+            p = q[j : j + 4].copy()
             q[j : j + 3] = p[3] * e[:3] + e[3] * p[:3] + np.cross(p[:3], e[:3])
             q[j + 3] = p[3] * e[3] - p[:3] @ e[:3]
         elif RATES[kind] == 1:
