@@ -34,6 +34,11 @@ _TEST_MODELS = (
     "https://raw.githubusercontent.com/alecjacobson/common-3d-test-models/8a4f8642acaf43f9cd7b67858a1502e1055ef202/data"
 )
 _DIFF_PD = "https://raw.githubusercontent.com/mit-gfx/diff_pd_public/1594aa07a6983ff9a9c107e9f0d83d07fa99c8d1/asset/mesh"
+_GYMNASIUM = "https://raw.githubusercontent.com/Farama-Foundation/Gymnasium/53bf3e9a884783eb72ad3fc8b15780914c97c3e1/gymnasium/envs/mujoco/assets"
+_NEWTON = (
+    "https://raw.githubusercontent.com/newton-physics/newton/41a5392c13b911afc41aacb0e7189c6df63b5fc6/newton/examples/assets"
+)
+_DIFFHAND = "https://raw.githubusercontent.com/eanswer/DiffHand/c53b5c49c1608293689d83645685df6bcaf19aa6/assets"
 
 _ITEMS = (
     Item(
@@ -91,6 +96,78 @@ _ITEMS = (
         "68e0c74dac242d51e1e34cce603c5d13a0c0b1be3548ee4d87a2914deebe4fb7",
         "MIT (repository); model: Stanford 3D Scanning Repository",
         "tetrahedra of the same mesh, numbered from 1, 54855 tetrahedra",
+    ),
+    Item(
+        "gymnasium_ant",
+        "robots/gymnasium_ant.xml",
+        f"{_GYMNASIUM}/ant.xml",
+        "cd5f83ef0ea35b0969e65d360c5bacd5b74ccaef6b27e4433b5168c605e3e2be",
+        "MIT",
+        "MJCF: four-legged ant on a free body, 8 turning joints",
+    ),
+    Item(
+        "gymnasium_half_cheetah",
+        "robots/gymnasium_half_cheetah.xml",
+        f"{_GYMNASIUM}/half_cheetah.xml",
+        "11797a5d69e8ac955e89ca6fdd3a0087f1c990094fda401ac51420de1b6c5494",
+        "MIT",
+        "MJCF: planar cheetah, 9 joints",
+    ),
+    Item(
+        "gymnasium_hopper",
+        "robots/gymnasium_hopper.xml",
+        f"{_GYMNASIUM}/hopper.xml",
+        "3ce93a055ffdcd83c0c701d2400768e40d2cbb9532f3c4ae33377c27f8b39f9e",
+        "MIT",
+        "MJCF: planar hopper, 6 joints",
+    ),
+    Item(
+        "gymnasium_walker2d",
+        "robots/gymnasium_walker2d.xml",
+        f"{_GYMNASIUM}/walker2d.xml",
+        "ac13373c7ac9003a5311c4704b314ed11149b3dd7600bbc02770487300f9ad2d",
+        "MIT",
+        "MJCF: planar walker, 9 joints",
+    ),
+    Item(
+        "newton_quadruped",
+        "robots/newton_quadruped.urdf",
+        f"{_NEWTON}/quadruped.urdf",
+        "dcb8d0261a6b3d1d91f86d4b25c9efb847ad62702074ea9339f89562da332304",
+        "Apache-2.0",
+        "URDF: four-legged robot, 12 turning joints",
+    ),
+    Item(
+        "newton_cartpole",
+        "robots/newton_cartpole.urdf",
+        f"{_NEWTON}/cartpole.urdf",
+        "02c18470061bb2918d11f5bd9d098c89cf8c7ffc094480167da816093778b24f",
+        "Apache-2.0",
+        "URDF: cart with two poles",
+    ),
+    Item(
+        "diffhand_pendulum",
+        "robots/diffhand_pendulum.xml",
+        f"{_DIFFHAND}/pendulum.xml",
+        "5b5419dd4e3a7b976ae8e624cfd60d23068ba8c2a8235b3cc6ca03d311fe967d",
+        "MIT",
+        "DiffHand's XML: pendulum, in cm and g",
+    ),
+    Item(
+        "diffhand_double_pendulum",
+        "robots/diffhand_double_pendulum.xml",
+        f"{_DIFFHAND}/double_pendulum.xml",
+        "b4beba516dc04bdba95f85630a0c167857be2fad00bce683925a8ed226454cd3",
+        "MIT",
+        "DiffHand's XML: double pendulum, in cm and g",
+    ),
+    Item(
+        "diffhand_finger_torque",
+        "robots/diffhand_finger_torque.xml",
+        f"{_DIFFHAND}/finger_torque.xml",
+        "5181f554bed4c8f6127d4f2a4412fa10f29960ba30f9b1c087e053d30b6dbf02",
+        "MIT",
+        "DiffHand's XML: finger of three links, in cm and g",
     ),
 )
 

@@ -32,6 +32,9 @@ class ShapeSpec:
     massive: bool = True  # counts for the link's mass
     friction: float | None = None
     file: str | None = None  # of a mesh
+    # Two shapes may touch where a bit of one's category is set in the other's mask, one way round or both.
+    category: int = 1
+    mask: int = 1
 
 
 @dataclass(frozen=True)
