@@ -21,7 +21,8 @@ from physics.articulation import actuator_vector, dof_vector, link_vector
 from physics.inverse_dynamics import inward_kernel, outward_kernel
 from physics.joint_forces import exponential
 from physics.kinematics import FREE_JOINT, SPHERICAL_JOINT, unit_quaternion
-from physics.mass_matrix import mass_matrix_kernel, newton_kernel, transpose_solve_kernel
+from physics.lu_factors import transpose_solve_kernel
+from physics.mass_matrix import mass_matrix_kernel, newton_kernel
 
 INTEGRATORS = ("implicit", "symplectic", "rk4")
 

@@ -279,7 +279,9 @@ class Robot(nn.Module):
             parts = [
                 reader.stack([item["mass"] for _, item in given], ("mass",)),
                 reader.stack([item.get("center_of_mass", [0.0, 0.0, 0.0]) for _, item in given], ("center_of_mass",)),
-                reader.stack([sum(map(list, item.get("inertia", [[0.0] * 3] * 3)), []) for _, item in given], ("inertia",)),
+                reader.stack(
+                    [[v for row in item.get("inertia", [[0.0] * 3] * 3) for v in row] for _, item in given], ("inertia",)
+                ),
             ]
             worlds = max(mass.shape[0], *(part.shape[0] for part in parts))
             parts = [expand_worlds(part, worlds) for part in parts]
@@ -313,7 +315,8 @@ class Robot(nn.Module):
             first = int(bad.nonzero()[0])
             values = ", ".join(f"{value:.4g}" for value in least[first].tolist())
             raise UserError(
-                f"link {self.topology.links[numbers[first]]!r}: a {kind} of size ({values}) m has no volume; expected sizes above zero"
+                f"link {self.topology.links[numbers[first]]!r}: a {kind} of size ({values}) m has no volume; "
+                "expected sizes above zero"
             )
 
     def start(self, worlds: int = 1) -> State:

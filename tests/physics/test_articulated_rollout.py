@@ -14,7 +14,7 @@ from physics.articulation import FREE, PRISMATIC, REVOLUTE, Linkage, Topology
 from tests.physics.trees import plain_linkage, tree_of
 
 G = 9.81
-I = 1e-30j  # complex step
+STEP = 1e-30j  # complex step
 
 
 def leaf(value: float) -> Tensor:
@@ -56,7 +56,7 @@ def reference(rate, start, parameters: dict[str, float], time: float):
         return z[:n], z[n:]
 
     value, _ = end(parameters)
-    return value, {name: end(parameters | {name: parameters[name] + I})[1] for name in parameters}
+    return value, {name: end(parameters | {name: parameters[name] + STEP})[1] for name in parameters}
 
 
 def pendulum_rate(y, p):
@@ -162,9 +162,9 @@ def test_double_pendulum():
     truth = tip(exact, values)
     for i, found in enumerate((x, z, a, b)):
         assert abs(found.item() - truth[i]) < 2e-3 * abs(truth[i])
-        scale = max(abs(tip(exact + I * slopes[n], values | {n: values[n] + I}).imag[i] / 1e-30) for n in values)
+        scale = max(abs(tip(exact + STEP * slopes[n], values | {n: values[n] + STEP}).imag[i] / 1e-30) for n in values)
         for name, g in gradients(found, p).items():
-            slope = tip(exact + I * slopes[name], values | {name: values[name] + I}).imag[i] / 1e-30
+            slope = tip(exact + STEP * slopes[name], values | {name: values[name] + STEP}).imag[i] / 1e-30
             assert abs(g - slope) < 1e-2 * max(abs(slope), 1e-2 * scale), name
 
 
@@ -236,7 +236,7 @@ def test_mass_on_a_spring():
         exact = closed(values)[i].real
         assert abs(end.item() - exact) < 1e-3 * abs(exact)
         for name, g in gradients(end, p).items():
-            slope = closed(values | {name: values[name] + I})[i].imag / 1e-30
+            slope = closed(values | {name: values[name] + STEP})[i].imag / 1e-30
             assert abs(g - slope) < 2e-3 * abs(slope), name
 
 
@@ -256,7 +256,7 @@ def test_semi_implicit_euler_is_exact_to_rounding():
         exact = closed(values)[i].real
         assert abs(end.item() - exact) < 2e-5 * abs(exact)
         for name, g in gradients(end, p).items():
-            slope = closed(values | {name: values[name] + I})[i].imag / 1e-30
+            slope = closed(values | {name: values[name] + STEP})[i].imag / 1e-30
             assert abs(g - slope) < 1e-4 * abs(slope), name
 
 
