@@ -36,7 +36,7 @@ from physics.kinematics import (
     SPHERICAL_JOINT,
     axis_of,
 )
-from physics.lu_factors import factorise, solve
+from physics.lu_factors import copy_matrix, factorise, row_times, solve
 
 ITERATIONS = wp.constant(20)
 HALVINGS = wp.constant(8)
@@ -144,7 +144,7 @@ def mass_matrix_kernel(
 
 @wp.func
 def evaluate(
-    w: int, s: int, frame: int, h: float,
+    w: int, s: int, frame: int, h: float, still: int,
     coordinates: wp.array3d(dtype=float), rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float),
     links: wp.array2d(dtype=link_vector), dof_numbers: wp.array2d(dtype=dof_vector),
     actuators: wp.array2d(dtype=actuator_vector), controls: wp.array3d(dtype=float),
@@ -152,17 +152,15 @@ def evaluate(
     bias: wp.array2d(dtype=float), matrix: wp.array3d(dtype=float), contact: wp.array2d(dtype=float),
     contact_matrix: wp.array3d(dtype=float), residual: wp.array2d(dtype=float),
 ):  # fmt: skip
-    """R(a) into `residual`; returns the merit: the sum of R_i^2 / H_ii."""
+    """R(a) into `residual`; returns the merit: the sum of R_i^2 / H_ii. `still`: a is zero."""
     count = dof_numbers.shape[1]
     for i in range(count):
         a = accelerations[w, s, i]
         total = bias[w, i] - dof_force(dof_numbers[w, i], rates[w, s, i] + h * a)
-        for j in range(count):
-            total += matrix[w, i, j] * accelerations[w, s, j]
+        if still == 0:
+            total += row_times(matrix, accelerations, w, s, i)
         if contact_matrix.shape[1] > 0:
-            total -= contact[w, i]
-            for j in range(count):
-                total -= contact_matrix[w, i, j] * accelerations[w, s, j]
+            total -= contact[w, i] + row_times(contact_matrix, accelerations, w, s, i)
         residual[w, i] = total
     for b in range(tree.shape[0]):
         kind = tree[b, 1]
@@ -265,9 +263,8 @@ def assemble(
 ):  # fmt: skip
     """A into factors[w, s]."""
     count = matrix.shape[1]
+    copy_matrix(matrix, w, s, factors)
     for i in range(count):
-        for j in range(count):
-            factors[w, s, i, j] = matrix[w, i, j]
         factors[w, s, i, i] = factors[w, s, i, i] + slopes[w, i]
     if contact_matrix.shape[1] > 0:
         for i in range(count):
@@ -279,9 +276,9 @@ def assemble(
                 i = tree[b, 3]
                 block = ball_block(w, s, i, tree[b, 2], h, coordinates, rates, accelerations, links[w, b])
                 for k in range(3):
-                    for l in range(3):
-                        if k != l:
-                            factors[w, s, i + k, i + l] = factors[w, s, i + k, i + l] + block[k, l]
+                    for m in range(3):
+                        if k != m:
+                            factors[w, s, i + k, i + m] = factors[w, s, i + k, i + m] + block[k, m]
 
 
 @wp.kernel(enable_backward=False)
@@ -311,9 +308,13 @@ def newton_kernel(
     """From `accelerations` as they are to those with R = 0, and A there, factorised."""
     w = wp.tid()
     count = dof_numbers.shape[1]
+    still = int(1)
+    for i in range(count):
+        if accelerations[w, s, i] != 0.0:
+            still = 0
     start = evaluate(
-        w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, bias, matrix,
-        contact, contact_matrix, residual,
+        w, s, frame, h, still, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, bias,
+        matrix, contact, contact_matrix, residual,
     )  # fmt: skip
     merit = float(start)
     done = int(0)
@@ -341,8 +342,8 @@ def newton_kernel(
                 done = 1
             if done == 0:
                 trial = evaluate(
-                    w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, bias,
-                    matrix, contact, contact_matrix, residual,
+                    w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
+                    bias, matrix, contact, contact_matrix, residual,
                 )  # fmt: skip
                 fraction = float(1.0)
                 for _ in range(HALVINGS):
@@ -351,7 +352,7 @@ def newton_kernel(
                         for i in range(count):
                             accelerations[w, s, i] = accelerations[w, s, i] + fraction * step[w, i]
                         trial = evaluate(
-                            w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree,
+                            w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree,
                             drives, bias, matrix, contact, contact_matrix, residual,
                         )  # fmt: skip
                 merit = trial
