@@ -174,7 +174,7 @@ def _tree_sum(
     """Winding number of some faces, each counted `times`, at every node."""
     faces = faces.repeat_interleave(times.long(), dim=0)
     tree = WindingTree(Mesh(vertices[None], faces))
-    nodes = grid_nodes(origin, spacing, shape).reshape(shape[0], -1, 3)
+    nodes = grid_nodes(origin, spacing, shape).reshape(shape[0], -1, 3) / tree.scale
     world = torch.zeros(shape[0], dtype=torch.int32, device=vertices.device)
     limit = torch.full((1,), float(accuracy), device=vertices.device)
     return wind_points_op(nodes, world, tree.nodes, tree.corners, tree.first_face, limit).reshape(1, *shape)

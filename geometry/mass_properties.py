@@ -111,7 +111,14 @@ class MassProperties(nn.Module):
         worlds = world_count(size, density, offset)
         size, density, offset = (expand_worlds(t, worlds) for t in (size, density, offset))
         if isinstance(shape, Mesh):
-            return mass_of_mesh(Mesh(size, shape.faces), density, offset)
+            bodies = mass_of_mesh(Mesh(size, shape.faces), density, offset)
+            # require_outward looks at the first vertices of `faces` only; these may have been mirrored or lost since
+            if not bool((bodies.mass.detach() * density.detach().sign() >= 0.0).all()):
+                raise UserError(
+                    f"MassProperties: expected finite vertices that enclose a positive volume, got masses down to "
+                    f"{float(bodies.mass.detach().min()):.6g} kg; remedy: check the vertices, and the winding of the faces"
+                )
+            return bodies
         if isinstance(shape, TetMesh):
             return mass_of_tetrahedra(TetMesh(size, shape.tets), density, offset)
         return Bodies(*op(size, density, offset))

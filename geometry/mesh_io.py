@@ -113,6 +113,8 @@ def write_mesh(
     check_vertices_and_faces(f"{name} in its own unit", stored, triangles)
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: no folder {str(path.parent)!r}; remedy: make it, or choose another")
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; remedy: choose another name")
     if suffix == ".obj":
         numbers: list = (triangles.astype(np.int64) + 1).tolist()
         lines = ["v {:.9g} {:.9g} {:.9g}\n".format(*point) for point in stored]
@@ -186,7 +188,7 @@ def _merge_equal(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, n
 def _read_obj(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
     vertices: list[list[float]] = []
     faces: list[list[int]] = []
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:  # a byte order mark would hide the first vertex
         for number, line in enumerate(lines, start=1):
             words = line.split("#")[0].split()
             if not words or words[0] not in ("v", "f"):
@@ -225,13 +227,27 @@ def _read_with_open3d(name: str, path: Path, suffix: str) -> tuple[np.ndarray, n
     open3d = load_open3d(name)
     if suffix == ".ply":
         check_ply_length(name, path)  # Open3D returns the part that it could read
-    elif suffix != ".stl":
+    elif suffix == ".stl":
+        _check_stl_end(name, path)  # and here too
+    else:
         check_gltf(name, path)  # and drops faces that name vertices which do not exist
     with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
         mesh = open3d.io.read_triangle_mesh(str(path))  # an empty mesh where it fails
     # indices are used by nobody before they are checked: some of Open3D's functions would read out of bounds
     with np.errstate(over="ignore"):
         return np.asarray(mesh.vertices).astype(np.float32), np.asarray(mesh.triangles).astype(np.int64)
+
+
+def _check_stl_end(name: str, path: Path) -> None:
+    """Raises: UserError for an ASCII file without its last line; a binary one says how long it is."""
+    content = path.read_bytes()
+    binary = len(content) >= 84 and len(content) == 84 + 50 * int.from_bytes(content[80:84], "little")
+    if not binary and content.lstrip()[:5].lower() == b"solid":
+        last = content.rstrip().splitlines()[-1].strip()
+        if not last.lower().startswith(b"endsolid"):
+            raise UserError(
+                f"{name}: expected 'endsolid' in the last line, got {last.decode('latin-1')[:60]!r}: the file is truncated"
+            )
 
 
 def _write_with_open3d(name: str, path: Path, vertices: np.ndarray, faces: np.ndarray) -> Path:

@@ -196,14 +196,14 @@ def closest_op(slab: wp.array(dtype=wp.vec2i), seeds: wp.array3d(dtype=wp.vec3),
 def closest_on_zero_set(grid: SdfGrid) -> Tensor:
     """The nearest point [m] of the zero set to each node, (world, nx, ny, nz, 3). A query: no gradient.
 
-    Raises: UserError for a world whose values have one sign, or are not finite.
+    Raises: UserError for a world whose values have one sign or are all zero, or are not finite.
     """
     require_grid("redistance", grid)
     values = grid.values.detach()
     if not bool(torch.isfinite(values).all()):
         raise UserError("redistance.grid: expected finite values, got NaN or infinity")
     flat = values.flatten(1)
-    one_sign = (flat > 0.0).all(dim=1) | (flat < 0.0).all(dim=1)
+    one_sign = (flat > 0.0).all(dim=1) | (flat < 0.0).all(dim=1) | (flat == 0.0).all(dim=1)
     if bool(one_sign.any()):
         raise UserError(
             f"redistance.grid: expected values of both signs, got one sign in world {int(one_sign.nonzero()[0])}; "
@@ -228,7 +228,7 @@ def redistance(grid: SdfGrid) -> SdfGrid:
     sheets, and away from the grid's rim (beyond which there is no surface to be near).
     Gradient: to the values, by the implicit function theorem (above). It leaves out changes of topology and of which sheet
         is the nearest; where the field's own gradient at the closest point vanishes (a sheet that just appears), it is zero.
-    Raises: UserError for a world whose values have one sign, or are not finite.
+    Raises: UserError for a world whose values have one sign or are all zero, or are not finite.
     """
     with torch.no_grad():
         closest = closest_on_zero_set(grid)

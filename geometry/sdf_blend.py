@@ -72,6 +72,10 @@ def joined(operation: str, a: ShapeList, b: ShapeList, radius: Number = 0.0) -> 
 def _fold(operation: str, shapes: tuple[ShapeList, ...], radius: Number) -> ShapeList:
     if not shapes:
         raise UserError(f"{operation}: expected at least one shape, got none")
+    for shape in shapes:
+        if not isinstance(shape, ShapeList):
+            kind = type(shape).__name__
+            raise UserError(f"{operation}: expected shapes as separate arguments, got a {kind}; remedy: {operation}(*shapes)")
     whole = shapes[0]
     for shape in shapes[1:]:
         whole = joined(operation, whole, shape, radius)

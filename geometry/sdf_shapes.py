@@ -9,6 +9,7 @@ quaternions (x, y, z, w), body to world (normalised where they are used). Primit
 revolution have the axis z. How nodes are joined is in geometry.sdf_blend.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 SIZE_COUNT = 4
 
 Number = float | Tensor
-Vector = Sequence[float] | Tensor
+Vector = Sequence[Number] | Tensor
 
 
 class ShapeList(NamedTuple):
@@ -61,9 +62,18 @@ def as_number(name: str, value: Number) -> Tensor:
     return tensor.reshape(-1)
 
 
-def as_vector(name: str, value: Vector, count: int = 3) -> Tensor:
-    """(world, count), from a sequence of numbers or a tensor."""
-    tensor = value if isinstance(value, Tensor) else torch.tensor([float(v) for v in value])
+def as_vector(name: str, value: Vector, count: int = 3, least: float = -math.inf) -> Tensor:
+    """(world, count), from a tensor or a sequence of numbers and tensors, whose numbers are finite and at least `least`."""
+    if isinstance(value, Tensor):
+        tensor = value
+    elif len(value) != count:
+        raise UserError(f"{name}: expected {count} numbers or shape (world, {count}), got {len(value)} numbers")
+    else:
+        for number in value:
+            if not isinstance(number, Tensor) and not (least <= float(number) and abs(float(number)) < math.inf):
+                bound = "" if least == -math.inf else f" of at least {least:g}"
+                raise UserError(f"{name}: expected finite numbers{bound}, got {number}")
+        tensor = torch.stack(common([as_number(name, number) for number in value]), dim=1)
     if tensor.dim() not in (1, 2) or tensor.shape[-1] != count:
         raise UserError(f"{name}: expected {count} numbers or shape (world, {count}), got shape {tuple(tensor.shape)}")
     return tensor.reshape(-1, count)
@@ -106,17 +116,20 @@ def sphere(radius: Number) -> ShapeList:
 
 def ellipsoid(radii: Vector) -> ShapeList:
     """Semi-axes along x, y, z; all above zero."""
-    return primitive("ellipsoid", *as_vector("ellipsoid.radii", radii).unbind(1))
+    if not isinstance(radii, Tensor) and any(not isinstance(r, Tensor) and float(r) == 0.0 for r in radii):
+        raise UserError(f"ellipsoid.radii: expected numbers above 0, got {tuple(radii)}")
+    return primitive("ellipsoid", *as_vector("ellipsoid.radii", radii, least=0.0).unbind(1))
 
 
 def box(half_extents: Vector) -> ShapeList:
     """Half the edge lengths along x, y, z."""
-    return primitive("box", *as_vector("box.half_extents", half_extents).unbind(1))
+    return primitive("box", *as_vector("box.half_extents", half_extents, least=0.0).unbind(1))
 
 
 def rounded_box(half_extents: Vector, rounding: Number) -> ShapeList:
     """A box whose edges are rounded; the half extents include the rounding, which is at most the least of them."""
-    return primitive("rounded_box", *as_vector("rounded_box.half_extents", half_extents).unbind(1), rounding)
+    extents = as_vector("rounded_box.half_extents", half_extents, least=0.0)
+    return primitive("rounded_box", *extents.unbind(1), rounding)
 
 
 def capsule(half_length: Number, radius: Number) -> ShapeList:

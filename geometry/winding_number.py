@@ -128,7 +128,11 @@ def wind_points_op(
 
 
 class WindingTree:
-    """Clusters of a mesh's faces with their moments, for `winding_number`; build anew when vertices move."""
+    """Clusters of a mesh's faces with their moments, for `winding_number`; build anew when vertices move.
+
+    Lengths in it are in units of `scale`, the mesh's reach rounded to a power of two, which costs no digits: moments and powers
+    of distances stay within float32 whatever the mesh's size.
+    """
 
     def __init__(self, mesh: Mesh):
         require_mesh("WindingTree", mesh)
@@ -140,7 +144,9 @@ class WindingTree:
             first = torch.arange(leaves + 1, device=device) * count // leaves
             leaf = torch.repeat_interleave(torch.arange(leaves, device=device), first.diff())
             nodes, corners = [], []
-            for vertices in mesh.vertices.detach():
+            reach = float(mesh.vertices.detach().abs().max())
+            self.scale = 2.0 ** max(-100, min(100, math.frexp(reach)[1]))
+            for vertices in mesh.vertices.detach() / self.scale:
                 corner = vertices[faces]
                 corner = corner[_morton_order(corner.mean(dim=1))]
                 nodes.append(_cluster(corner.double(), leaf, self.depth))
@@ -232,7 +238,7 @@ def winding_number(mesh: Mesh, points: Tensor, accuracy: float = 2.0, tree: Wind
     chunks = -(-count // CHUNK)
     size = -(-count // chunks)
     size += -size % 64  # few shapes are traced
-    given = points.detach().expand(worlds, count, 3)
+    given = (points.detach() / tree.scale).expand(worlds, count, 3)
     padded = torch.cat([given, given[:, -1:].expand(-1, chunks * size - count, 3)], dim=1).reshape(-1, size, 3)
     world = torch.arange(worlds, dtype=torch.int32, device=points.device) * (tree.worlds > 1)
     world = world.to(torch.int32).repeat_interleave(chunks)

@@ -153,3 +153,11 @@ def test_inward_faces_are_refused():
 def test_other_shapes_are_refused():
     with pytest.raises(UserError, match="expected SphereShape, BoxShape, Mesh, TetMesh or SdfGrid, got Tensor"):
         STAGE(torch.ones(1), torch.ones(1))
+
+
+@pytest.mark.parametrize("factor", [-1.0, float("nan")])
+def test_bad_vertices_are_refused_after_good_ones_of_the_same_faces(factor):
+    vertices, faces = (torch.from_numpy(x) for x in box_mesh())
+    assert float(STAGE(Mesh(vertices[None], faces), torch.ones(1)).mass) == pytest.approx(8.0)
+    with pytest.raises(UserError, match="positive volume"):
+        STAGE(Mesh(vertices[None] * torch.tensor([factor, 1.0, 1.0]), faces), torch.ones(1))

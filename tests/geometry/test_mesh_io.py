@@ -164,7 +164,7 @@ FACET = "facet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 
         (FACET.replace("1 0 0", "nan 0 0"), "expected finite vertices"),
         (FACET.replace("0 1 0", "2 0 0"), "expected faces with an area"),
         ("", "expected vertices and faces, got 0 and 0"),
-        (FACET + FACET[:60], "expected vertices and faces, got 0 and 0"),
+        (FACET + FACET[:60], "the file is truncated"),
     ],
 )
 def test_bad_ascii_stl(tmp_path, text, words):
@@ -347,3 +347,28 @@ def test_real_meshes():
     sizes = {name: tuple(map(len, read_mesh(data.find(name)))) for name in ("spot", "stanford_bunny", "suzanne")}
     assert sizes == {"spot": (2930, 5856), "stanford_bunny": (35947, 69451), "suzanne": (507, 968)}
     assert tuple(map(len, read_mesh(data.find("armadillo_low_res")))) == (2013, 4022)
+
+
+def test_ascii_stl_that_ends_early_is_refused(tmp_path):
+    facet = "facet normal 0 0 0\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\n"
+    path = tmp_path / "half.stl"
+    path.write_text("solid half\n" + 2 * facet)
+    with pytest.raises(UserError, match="truncated"):
+        read_mesh(path)
+    path.write_text("solid whole\n" + facet + "endsolid whole\n")
+    assert len(read_mesh(path)[1]) == 1
+
+
+def test_byte_order_mark_does_not_hide_the_first_vertex(tmp_path):
+    path = tmp_path / "mark.obj"
+    path.write_bytes(b"\xef\xbb\xbfv 5 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n")
+    assert read_mesh(path)[0].tolist()[0] == [5.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_folder_is_not_written_into(tmp_path, suffix):
+    path = tmp_path / f"folder{suffix}"
+    path.mkdir()
+    with pytest.raises(UserError, match="folder"):
+        write_mesh(path, *lumpy())
+    assert not list(path.iterdir())

@@ -137,3 +137,8 @@ def test_never_nan(values, scale):
     assert bool(torch.isfinite(moved).all()) and bool(torch.isfinite(field.grad).all())
     assert bool((moved * field.detach().sign() >= 0.0).all())
     assert float(moved.detach().abs().max()) <= 0.5 * 5.0
+
+
+def test_a_field_of_zeros_is_refused():
+    with pytest.raises(UserError, match="both signs"):
+        redistance(SdfGrid(torch.zeros(1, 5, 5, 5), torch.zeros(3), 0.1))

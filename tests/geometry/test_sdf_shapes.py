@@ -375,3 +375,27 @@ def test_equal_on_the_gpu():
     assert torch.allclose(
         sdf_distance(cylinder(0.4, 0.2), POINTS.cuda()).cpu(), sdf_distance(cylinder(0.4, 0.2), POINTS), atol=1e-5
     )
+
+
+def test_a_vector_of_numbers_and_tensors_keeps_gradients_and_worlds():
+    x = torch.tensor([0.2, 0.3], requires_grad=True)
+    points = torch.tensor([[[1.0, 0.0, 0.0]]])
+    distance = sdf_distance(moved(box((x, 0.1, 0.1)), (0.5 * x, 0.0, 0.0)), points)
+    assert torch.allclose(distance, torch.tensor([[0.7], [0.55]]))
+    assert torch.autograd.grad(distance.sum(), x)[0].tolist() == [-1.5, -1.5]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: box((-1.0, 1.0, 1.0)),
+        lambda: box((math.nan, 1.0, 1.0)),
+        lambda: ellipsoid((0.0, 0.1, 0.1)),
+        lambda: rounded_box((0.1, 0.1, -0.1), 0.0),
+        lambda: moved(sphere(0.1), (math.nan, 0.0, 0.0)),
+        lambda: union([sphere(0.1), sphere(0.2)]),
+    ],
+)
+def test_wrong_constants_and_lists_are_refused(build):
+    with pytest.raises(UserError, match="expected"):
+        build()

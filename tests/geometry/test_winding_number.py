@@ -178,3 +178,11 @@ def test_degenerate_meshes_never_give_nan(vertices, faces):
     exact.sum().backward()
     for t in (winding_number(mesh, points), grid_winding_number(mesh, origin, 0.5, shape), exact, leaf.grad, x.grad):
         assert bool(torch.isfinite(t).all())
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e6, 1e8])
+def test_scale_does_not_matter(scale):
+    vertices, faces = icosphere(2)
+    points = cloud(300, 20.0)
+    one = winding_number(mesh_of(vertices, faces[:200]), points)
+    assert torch.allclose(winding_number(mesh_of(vertices * scale, faces[:200]), points * scale), one, atol=1e-5)
