@@ -4,9 +4,9 @@ Each clip is rendered by the pipeline of another experiment with parameters draw
 it is fitted from that experiment's first guess, and its intervals are compared with the truth. Command:
 `diffvc run experiment=pendulum_coverage`. Metrics, pooled over clips and over all numbers that are estimated: `coverage`;
 `half_width_over_rms_error` (median half-width over RMS error, for each number over the clips, then the median over numbers);
-`well_determined_worst` (largest relative error of a number whose half-width is under 5 % of its value; numbers whose half-width
-is itself near 5 % err by more than 2 % now and then when their intervals are honest) and beside it `well_determined_rms` (RMS of
-those errors).
+`well_determined_worst` (largest relative error of a number whose half-width is under 5 % of its value; numbers whose
+half-width is itself near 5 % err by more than 2 % now and then when their intervals are honest) and beside it
+`well_determined_rms` (RMS of those errors).
 """
 
 from collections.abc import Mapping, Sequence

@@ -27,7 +27,6 @@ from geometry.point_losses import point_to_surface
 from geometry.sdf_grid import grid_nodes, require_grid
 from geometry.winding_number import winding_number
 
-BLOCK = 4096  # vertices and faces are filled up to multiples of it
 LEAST_MASS = 1e-6  # of the outer body's; what is left must be more
 
 
@@ -174,15 +173,8 @@ def mass_between(outer: Mesh, inner: Mesh | None, density: Tensor) -> Bodies:
     Gradient: complete, to the vertices of both and density. Raises: UserError where nothing is left.
     """
     zero = density.new_zeros(1, 3)
-    whole = mass_of_mesh(_filled(outer), density, zero)
-    return whole if inner is None else without(whole, mass_of_mesh(_filled(inner), density, zero))
-
-
-def _filled(mesh: Mesh) -> Mesh:
-    """The same solid with faces without area on its first vertex: extracted meshes come in many sizes, each would be traced."""
-    vertices, faces = mesh
-    copies = vertices[:, :1].expand(-1, -vertices.shape[1] % BLOCK, -1)
-    return Mesh(torch.cat([vertices, copies], 1), torch.cat([faces, faces.new_zeros(-faces.shape[0] % BLOCK, 3)]))
+    whole = mass_of_mesh(outer, density, zero)
+    return whole if inner is None else without(whole, mass_of_mesh(inner, density, zero))
 
 
 def least_wall(outer: Mesh, inner: Mesh) -> float:

@@ -6,12 +6,15 @@
 vertices counted from o, their mean (Tonon, "Explicit exact formulas for the 3-D tetrahedron inertia tensor", 2004).
 """
 
+import torch
 import warp as wp
 from torch import Tensor
 
 from dvc.records import Bodies, Mesh
 from dvc.warp_op import scratch, warp_op
 from geometry.moments import bodies_of_rows, held_frame, moment_row, moments_vector, placed
+
+BLOCK = 4096  # larger meshes are filled up to multiples of it: extracted ones come in many sizes, and each would be traced
 
 
 @wp.kernel
@@ -50,4 +53,14 @@ def mass_of_mesh(mesh: Mesh, density: Tensor, offset: Tensor) -> Bodies:
     Gradient: complete, to vertices, density and offset.
     """
     origin, reach = held_frame(mesh.vertices)
-    return bodies_of_rows(mesh_moments(mesh.vertices, mesh.faces, origin, reach), reach, origin, density, offset)
+    vertices, faces = _filled_up(mesh)
+    return bodies_of_rows(mesh_moments(vertices, faces, origin, reach), reach, origin, density, offset)
+
+
+def _filled_up(mesh: Mesh) -> Mesh:
+    """The same solid, of fewer different sizes: copies of the first vertex, and faces without area on it."""
+    vertices, faces = mesh
+    if len(faces) <= BLOCK // 4:
+        return mesh
+    copies = vertices[:, :1].expand(-1, -vertices.shape[1] % BLOCK, -1)
+    return Mesh(torch.cat([vertices, copies], 1), torch.cat([faces, faces.new_zeros(-len(faces) % BLOCK, 3)]))

@@ -248,6 +248,7 @@ def test_first_guess(call: Call, folder: Path, overrides: list[str], expected: s
     assert not (folder / "here" / "metrics.jsonl").read_text() and not (folder / "here" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_three_frames_are_a_clip(call: Call, folder: Path) -> None:
     status, _, _ = call("run", "last_frame=3", "task.segments=3")
     assert status == 0 and (folder / "here" / "result.json").is_file()
@@ -273,6 +274,7 @@ def test_resume_of_what_is_no_run(folder: Path, capfd: pytest.CaptureFixture[str
         assert_one_line((main(["run", f"resume={given}"]), *capfd.readouterr()), "resume: expected the folder of a run")
 
 
+@pytest.mark.slow
 def test_full_disk_says_how_to_go_on(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dvc.checkpoint import _keep_as_previous
 

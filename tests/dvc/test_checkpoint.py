@@ -128,6 +128,7 @@ def test_without_hard_links_the_previous_one_is_renamed(tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path)["step"] == 2 and read_checkpoint(tmp_path / "previous.pt")["step"] == 1
 
 
+@pytest.mark.slow
 def test_a_real_limit_on_file_sizes(tmp_path):
     """The operating system refuses to write more: a portable stand-in for a disk that fills up while writing."""
     child = textwrap.dedent(

@@ -273,6 +273,7 @@ def wandb_run(directory: Path, mode: str, **environment: str) -> subprocess.Comp
     return subprocess.run([sys.executable, "-c", WANDB_RUN, str(directory / "run"), mode], env=clean, **options)
 
 
+@pytest.mark.slow
 def test_wandb_online_without_a_login_logs_offline(tmp_path):
     done = wandb_run(tmp_path, "online")
     assert done.returncode == 0, done.stderr

@@ -81,6 +81,7 @@ def coverage(errors, count: int, repeats: int = 300) -> tuple[torch.Tensor, torc
     return held / repeats, naive / repeats, width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [12, 20])
 def test_coverage_with_independent_errors(count):
     held, _, width = coverage(lambda g: torch.randn(FRAMES, PIXELS, generator=g), count)
@@ -88,6 +89,7 @@ def test_coverage_with_independent_errors(count):
     assert width == pytest.approx(t_quantile(count - 1) / math.sqrt(FRAMES * PIXELS), rel=0.15)
 
 
+@pytest.mark.slow
 def test_coverage_with_errors_that_segments_share():
     def errors(g):
         shared = torch.randn(12, 1, generator=g)[segments(12)]

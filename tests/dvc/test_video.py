@@ -233,6 +233,7 @@ def test_a_clip_too_big_for_memory_is_refused(clip, monkeypatch):
     assert len(read_video(clip, 4, 8)[0]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.data("pendulum_wall")
 def test_the_pendulum_clip():
     from dvc.data import find

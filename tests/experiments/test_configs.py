@@ -120,6 +120,7 @@ def test_its_names_are_those_of_the_pipeline(name):
     assert all(used <= {*fit.context, *phase.context} for phase in fit.phases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VIDEO_FITS)
 def test_two_steps_of_its_first_phase_and_the_loss_falls(name):
     fit = fit_of(task_of(name, *short(name)))

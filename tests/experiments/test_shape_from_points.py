@@ -30,6 +30,7 @@ def outcome(task: ShapeFromPoints, folder: Path) -> dict:
         return task.run(recorder).metrics
 
 
+@pytest.mark.slow
 def test_an_ellipsoid_from_its_points(ellipsoid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.shape_from_points.MEASURED_POINTS", 20_000)
     task = job(target=str(ellipsoid))
@@ -67,6 +68,7 @@ def test_noise_is_found_and_drawn_as_said(ellipsoid: Path, tmp_path: Path) -> No
     assert float(tilt.square().mean().sqrt()) == pytest.approx(10.0, rel=0.1)
 
 
+@pytest.mark.slow
 def test_points_of_ones_own(ellipsoid: Path, tmp_path: Path) -> None:
     drawn = job(target=str(ellipsoid))
     turned = (

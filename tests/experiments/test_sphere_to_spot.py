@@ -24,6 +24,7 @@ def job(target: Path | str, **settings) -> SphereToMesh:
     return SphereToMesh(target=str(target), **{**given, **settings})
 
 
+@pytest.mark.slow
 def test_a_sphere_becomes_an_ellipsoid(ellipsoid: Path, tmp_path: Path) -> None:
     task = job(ellipsoid, most_chamfer=0.01)
     with torch.no_grad():

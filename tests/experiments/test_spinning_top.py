@@ -93,6 +93,7 @@ def test_the_search_finds_poses_in_which_the_constraints_hold(body: Path) -> Non
     assert task.rough_constraints(x[:1]).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_certificate_holds(body: Path) -> None:
     rows = job(body).check()
     names = ["com x", "com y", "I_xz", "I_yz"]

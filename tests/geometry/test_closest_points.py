@@ -29,7 +29,8 @@ def twin(mesh, points):
     square = (n * n).sum(-1)
     v = (torch.linalg.cross(x - a, c - a) * n).sum(-1) / square.clamp_min(1e-300)
     w = (torch.linalg.cross(b - a, x - a) * n).sum(-1) / square.clamp_min(1e-300)
-    inside = (v >= 0) & (w >= 0) & (v + w <= 1) & (square > 0)
+    solid = square > 1e-24 * ((b - a) ** 2).sum(-1) * ((c - a) ** 2).sum(-1)  # rounding gives a needle some area
+    inside = (v >= 0) & (w >= 0) & (v + w <= 1) & solid
     height = ((x - a) * n).sum(-1).abs() / square.sqrt().clamp_min(1e-300)
     return torch.where(inside, torch.minimum(best, height), best).amin(dim=1)
 
