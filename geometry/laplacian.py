@@ -25,7 +25,7 @@ from dvc.errors import UserError
 from dvc.records import Mesh, expand_worlds, world_count
 from dvc.warp_op import scratch, warp_op
 from geometry.mesh_normals import TINY, face_cross
-from geometry.mesh_topology import mesh_topology
+from geometry.mesh_topology import mesh_topology, require_indices
 
 SMALLEST_SINE = wp.constant(1.0e-5)
 SHORT = wp.constant(1.0e-24)  # [m^2], least square of a side that has a direction
@@ -138,6 +138,7 @@ def vertex_areas_op(vertices: wp.array2d(dtype=wp.vec3), faces: wp.array2d(dtype
 
 def cotangents(mesh: Mesh) -> Tensor:
     """Cotangents of the angles at the corners of the faces, (world, face, corner). Gradient: complete, to the vertices."""
+    require_indices("cotangents", mesh.faces, mesh.vertices)
     return cotangents_op(mesh.vertices, mesh.faces)
 
 
@@ -155,6 +156,7 @@ def cotangent_laplacian(mesh: Mesh, values: Tensor | None = None) -> Tensor:
             f"cotangent_laplacian.values: expected shape (world, {mesh.vertices.shape[1]}, channel), got {tuple(values.shape)}"
         )
     worlds = world_count(mesh.vertices, values)
+    require_indices("cotangent_laplacian", mesh.faces, mesh.vertices)
     return cotangent_apply_op(expand_worlds(mesh.vertices, worlds), mesh.faces, expand_worlds(values, worlds))
 
 
@@ -166,6 +168,7 @@ def vertex_areas(mesh: Mesh, kind: Literal["barycentric", "voronoi"] = "barycent
     """
     if kind not in ("barycentric", "voronoi"):
         raise UserError(f"vertex_areas.kind: expected 'barycentric' or 'voronoi', got {kind!r}")
+    require_indices("vertex_areas", mesh.faces, mesh.vertices)
     return vertex_areas_op(mesh.vertices, mesh.faces, voronoi=kind == "voronoi")
 
 

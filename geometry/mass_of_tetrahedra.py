@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dvc.records import Bodies, TetMesh
 from dvc.warp_op import scratch, warp_op
+from geometry.mesh_topology import require_indices
 from geometry.moments import bodies_of_rows, held_frame, moment_row, moments_vector, placed
 
 
@@ -69,6 +70,7 @@ def tet_volumes_op(vertices: wp.array2d(dtype=wp.vec3), tets: wp.array2d(dtype=i
 
 def tet_volumes(mesh: TetMesh) -> Tensor:
     """Signed volumes of the tetrahedra [m^3], (world, tet); negative where inverted. Gradient: complete, to the vertices."""
+    require_indices("tet_volumes", mesh.tets, mesh.vertices)
     return tet_volumes_op(mesh.vertices, mesh.tets)
 
 
@@ -77,5 +79,6 @@ def mass_of_tetrahedra(mesh: TetMesh, density: Tensor, offset: Tensor) -> Bodies
 
     Gradient: complete, to vertices, density and offset.
     """
+    require_indices("mass_of_tetrahedra", mesh.tets, mesh.vertices)
     origin, reach = held_frame(mesh.vertices)
     return bodies_of_rows(tet_moments(mesh.vertices, mesh.tets, origin, reach), reach, origin, density, offset)

@@ -13,7 +13,7 @@ from dvc.warp_op import scratch, warp_op
 from geometry.mass_of_mesh import mass_of_mesh
 from geometry.mass_of_sdf import mass_of_grid
 from geometry.mass_of_tetrahedra import mass_of_tetrahedra
-from geometry.mesh_topology import mesh_topology, require_outward
+from geometry.mesh_topology import mesh_topology, require_indices, require_outward
 
 
 @wp.kernel
@@ -104,6 +104,7 @@ class MassProperties(nn.Module):
             kinds = "SphereShape, BoxShape, Mesh, TetMesh or SdfGrid"
             raise UserError(f"MassProperties.shape: expected {kinds}, got {type(shape).__name__}")
         if isinstance(shape, Mesh):
+            require_indices("MassProperties", shape.faces, shape.vertices)
             border = mesh_topology(shape.faces).border_count
             if border:
                 raise UserError(f"MassProperties: expected a closed mesh, got {border} border edges; remedy: close the holes")

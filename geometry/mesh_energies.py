@@ -25,7 +25,7 @@ from dvc.records import Mesh, expand_worlds, world_count
 from dvc.warp_op import scratch, warp_op
 from geometry.laplacian import SHORT
 from geometry.mesh_normals import TINY, face_cross
-from geometry.mesh_topology import mesh_topology
+from geometry.mesh_topology import mesh_topology, require_indices
 
 FLATTEST = wp.constant(1.0e-6)  # least area of two faces over |e|^2 that a bending weight reckons with
 SHORTEST = 1e-3  # least rest length that a weight reckons with, in mean rest lengths
@@ -115,6 +115,7 @@ def mesh_edges(mesh: Mesh) -> Tensor:
 
 def edge_lengths(mesh: Mesh) -> Tensor:
     """Lengths of the edges [m], (world, edge). Gradient: complete, to the vertices; zero at zero length."""
+    require_indices("edge_lengths", mesh.faces, mesh.vertices)
     return edge_lengths_op(mesh.vertices, mesh_topology(mesh.faces).edges)
 
 
@@ -125,6 +126,7 @@ def dihedral_angles(mesh: Mesh) -> Tensor:
     gradient is that of either side, which is the same.
     Raises: what `mesh_topology` raises for faces that are no oriented manifold.
     """
+    require_indices("dihedral_angles", mesh.faces, mesh.vertices)
     return dihedral_angles_op(mesh.vertices, mesh_topology(mesh.faces).edges)
 
 
@@ -136,6 +138,7 @@ def bending_energy(mesh: Mesh, rest: Mesh | None = None) -> Tensor:
     Gradient: complete, to the vertices of both.
     Raises: UserError for a rest shape of another number of vertices; what `mesh_topology` raises.
     """
+    require_indices("bending_energy", mesh.faces, mesh.vertices)
     edges = mesh_topology(mesh.faces).edges
     angles = dihedral_angles_op(mesh.vertices, edges)
     if rest is not None:
@@ -154,6 +157,7 @@ def edge_length_energy(mesh: Mesh, rest: Mesh | Tensor) -> Tensor:
     Gradient: complete, to the vertices and to rest.
     Raises: UserError for a rest shape of another number of vertices, and for lengths of another shape.
     """
+    require_indices("edge_length_energy", mesh.faces, mesh.vertices)
     edges = mesh_topology(mesh.faces).edges
     lengths = edge_lengths_op(mesh.vertices, edges)
     if isinstance(rest, Mesh):

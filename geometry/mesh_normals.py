@@ -16,6 +16,7 @@ from torch import Tensor
 from dvc.errors import UserError
 from dvc.records import Mesh
 from dvc.warp_op import scratch, warp_op
+from geometry.mesh_topology import require_indices
 
 TINY = wp.constant(1.0e-28)  # [m^4], least |c|^2 of a face that has a normal
 
@@ -98,11 +99,13 @@ def face_normals(mesh: Mesh) -> Tensor:
 
     Gradient: complete, to the vertices.
     """
+    require_indices("face_normals", mesh.faces, mesh.vertices)
     return face_geometry(mesh.vertices, mesh.faces)[0]
 
 
 def face_areas(mesh: Mesh) -> Tensor:
     """Areas of the faces [m^2], (world, face). The gradient at zero area, where the area has a kink, is zero."""
+    require_indices("face_areas", mesh.faces, mesh.vertices)
     return face_geometry(mesh.vertices, mesh.faces)[1]
 
 
@@ -114,4 +117,5 @@ def vertex_normals(mesh: Mesh, weighting: Literal["angle", "area"] = "angle") ->
     """
     if weighting not in ("angle", "area"):
         raise UserError(f"vertex_normals.weighting: expected 'angle' or 'area', got {weighting!r}")
+    require_indices("vertex_normals", mesh.faces, mesh.vertices)
     return vertex_normals_op(mesh.vertices, mesh.faces, by_angle=weighting == "angle")

@@ -23,6 +23,7 @@ class MeshTopology(NamedTuple):
 
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _outward: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_range: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def mesh_topology(faces: Tensor) -> MeshTopology:
@@ -38,6 +39,20 @@ def mesh_topology(faces: Tensor) -> MeshTopology:
     topology = MeshTopology(torch.from_numpy(edges).to(faces.device), border)
     _known[faces] = (faces._version, topology)
     return topology
+
+
+def require_indices(name: str, cells: Tensor, vertices: Tensor) -> None:
+    """Check that faces or tetrahedra (cell, corner) name vertices (world, vertex, 3) that exist: kernels read where they point.
+
+    The range is remembered as long as `cells` lives unchanged. Raises: UserError for a number that names no vertex.
+    """
+    if cells.numel() == 0 or vertices.dim() != 3:
+        return
+    entry = _range.get(cells)
+    if entry is None or entry[0] != cells._version:
+        entry = _range[cells] = cells._version, int(cells.min()), int(cells.max())
+    if entry[1] < 0 or entry[2] >= vertices.shape[1]:
+        raise UserError(f"{name}: expected vertex numbers in 0..{vertices.shape[1] - 1}, got {entry[1]}..{entry[2]}")
 
 
 def require_outward(name: str, vertices: Tensor, faces: Tensor) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from dvc.errors import UserError
 from dvc.records import Mesh
 from dvc.warp_op import scratch, warp_op
+from geometry.mesh_topology import require_indices
 
 
 @wp.func
@@ -177,6 +178,7 @@ def self_intersections_op(vertices: wp.array2d(dtype=wp.vec3), faces: wp.array2d
 
 
 def _query(name: str, mesh: Mesh) -> tuple[Tensor, Tensor]:
+    require_indices(name, mesh.faces, mesh.vertices)
     bad = ~torch.isfinite(mesh.vertices).all(-1)
     if bool(bad.any()):
         world, vertex = bad.nonzero()[0].tolist()
