@@ -72,6 +72,7 @@ def test_opening_keeps_its_sign():
     assert torch.equal(inside, expected) and 15 < int(inside.sum()) < 25
 
 
+@pytest.mark.slow
 @pytest.mark.data("stanford_bunny", "suzanne")
 @pytest.mark.parametrize("name", ["stanford_bunny", "suzanne"])
 def test_signs_of_open_scans(name):

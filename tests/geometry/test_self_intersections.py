@@ -56,6 +56,7 @@ def test_neighbours_and_split_seams_do_not_count():
     assert int(self_intersection_count(split)) == 0
 
 
+@pytest.mark.slow
 def test_two_spheres_meet_in_a_ring_in_one_world_only():
     vertices, faces = icosphere(2)
     points = torch.from_numpy(

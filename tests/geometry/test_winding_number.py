@@ -133,6 +133,7 @@ def test_grid_of_a_soup_and_of_two_worlds():
     assert float((got.reshape(2, -1) - exact).abs().max()) < 3e-3
 
 
+@pytest.mark.slow
 @pytest.mark.data("stanford_bunny", "suzanne")
 @pytest.mark.parametrize("name", ["stanford_bunny", "suzanne"])
 def test_open_scans(name):

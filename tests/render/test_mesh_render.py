@@ -112,6 +112,7 @@ def truth() -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_exact_scene_of_a_moving_silhouette():
     """An emissive faceted ball moves in x over a constant plate; the exact answer comes from clipped polygons."""
     folder = truth()
