@@ -255,7 +255,7 @@ class MeshTrees:
         vertices, faces = mesh.vertices.detach(), mesh.faces
         require_mesh("MeshTrees", mesh)
         start_warp()
-        self.worlds = vertices.shape[0]
+        self.worlds, self.vertex_count, self.face_count = *vertices.shape[:2], faces.shape[0]
         with process_lock, torch.no_grad():
             self.slivers = _slivers(vertices, faces)
             indices = faces.to(torch.int32).contiguous().flatten()
@@ -319,7 +319,8 @@ def closest_points(mesh: Mesh, points: Tensor, trees: MeshTrees | None = None) -
         trees: `MeshTrees` of the same vertices, when they are asked more than once.
     Returns: ClosestPoints. `distance` has gradient to vertices and points; the face is held (no gradient through where the
         nearest face changes), and at distance zero the derivative is that of the distance on the face's outer side.
-    Raises: UserError for points or vertices that are not finite, wrong shapes, trees of another number of worlds.
+    Raises: UserError for points or vertices that are not finite, wrong shapes, trees of another number of worlds,
+        vertices or faces.
     """
     if points.dim() != 3 or points.shape[2] != 3:
         raise UserError(f"closest_points.points: expected shape (world, point, 3), got {tuple(points.shape)}")
@@ -328,6 +329,9 @@ def closest_points(mesh: Mesh, points: Tensor, trees: MeshTrees | None = None) -
     trees = MeshTrees(mesh) if trees is None else trees
     if trees.worlds != mesh.vertices.shape[0]:
         raise UserError(f"closest_points.trees: expected {mesh.vertices.shape[0]} worlds, got {trees.worlds}")
+    counts, asked = (mesh.vertices.shape[1], mesh.faces.shape[0]), (trees.vertex_count, trees.face_count)
+    if counts != asked:
+        raise UserError(f"closest_points.trees: expected those of {counts} vertices and faces, got of {asked}; remedy: rebuild")
     worlds = world_count(mesh.vertices, points)
     face = require_found("closest_points", closest_faces(trees, points))
     vertices, points = expand_worlds(mesh.vertices, worlds), expand_worlds(points, worlds)

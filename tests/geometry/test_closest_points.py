@@ -119,3 +119,9 @@ def test_degenerate_meshes_are_exact_and_never_nan(vertices, faces, points):
     for t in (found.distance, found.barycentric, leaf.grad, x.grad):
         assert bool(torch.isfinite(t).all())
     assert torch.allclose(found.distance[0].double(), twin(mesh, x[0].detach()).detach(), atol=3e-6)
+
+
+def test_trees_of_another_mesh_are_refused():
+    mesh, other = (Mesh(*(torch.from_numpy(x) for x in (v[None], f))) for v, f in (icosphere(1), icosphere(2)))
+    with pytest.raises(UserError, match="trees: expected those of"):
+        closest_points(mesh, torch.zeros(1, 3, 3), MeshTrees(other))
