@@ -15,6 +15,9 @@ from physics.articulated_step import INTEGRATORS, articulated_step
 from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables
 from physics.kinematics import link_motion
 
+CHUNK_STEPS = 128  # accelerations a call of the step op, at most
+CHUNK_BYTES = 64 * 2**20
+
 
 class ArticulatedTrajectory(NamedTuple):
     """A tree's motion at the beginning and at the end of each frame: node 0 is the initial state."""
@@ -35,8 +38,8 @@ class ArticulatedRollout(nn.Module):
         tree: Topology (of `Robot.topology`). frame_rate [1/s], frame_count, substeps a frame.
         integrator: "implicit" (springs, limits, damping, dry friction and gains at the end of the step), "symplectic" (all of
             them at its beginning: semi-implicit Euler) or "rk4" (smooth systems: free bodies, pendulums).
-        chunk: frames a call of the step op; a larger one costs memory for states and the factors of the mass matrix at each
-            substep of a call, and time when the op is traced.
+        chunk: frames a call of the step op. States and factors of the mass matrix are kept for each substep of a call, and a
+            call that is long takes long to trace; None: as many as stay within 128 substeps and 64 MB.
         controller: optional module `(coordinates (world, nq), rates (world, nv), time) -> controls (world, actuator)`, called
             at the beginning of each frame.
     Forward: state: State(coordinates (world, nq), rates (world, nv)); linkage; gravity [m/s^2] (world, 3); controls (world,
@@ -55,19 +58,19 @@ class ArticulatedRollout(nn.Module):
         frame_count: int,
         substeps: int = 8,
         integrator: str = "implicit",
-        chunk: int = 1,
+        chunk: int | None = None,
         controller: nn.Module | None = None,
     ):
         super().__init__()
         if integrator not in INTEGRATORS:
             raise UserError(f"ArticulatedRollout.integrator: expected one of {', '.join(INTEGRATORS)}, got {integrator!r}")
-        counts = {"frame_rate": frame_rate, "frame_count": frame_count, "substeps": substeps, "chunk": chunk}
+        counts = {"frame_rate": frame_rate, "frame_count": frame_count, "substeps": substeps, "chunk": 1 if chunk is None else chunk}
         for name, value in counts.items():
             if not value > 0:
                 raise UserError(f"ArticulatedRollout.{name}: expected a positive number, got {value!r}")
         self.tree, self.integrator, self.controller = tree, integrator, controller
         self.frame_rate, self.frame_count = float(frame_rate), int(frame_count)
-        self.substeps, self.chunk = int(substeps), int(chunk)
+        self.substeps, self.chunk = int(substeps), chunk
         self.tables = tables(tree)
 
     def extra_repr(self) -> str:
@@ -98,7 +101,7 @@ class ArticulatedRollout(nn.Module):
         q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
         tables_here = tuple(t.to(q.device) for t in self.tables)
         coordinates, rates = [q[:, None]], [v[:, None]]
-        done, chunk = 0, 1 if self.controller is not None else self.chunk
+        done, chunk = 0, 1 if self.controller is not None else self.chunk or self._chunk(worlds)
         while done < self.frame_count:
             frames = min(chunk, self.frame_count - done)
             if self.controller is not None:
@@ -119,6 +122,11 @@ class ArticulatedRollout(nn.Module):
         return ArticulatedTrajectory(
             all_q, all_v, motion.positions, motion.orientations, motion.velocities, motion.spins, 1.0 / self.frame_rate
         )
+
+    def _chunk(self, worlds: int) -> int:
+        nodes = self.substeps * (4 if self.integrator == "rk4" else 1)
+        kept = 4 * worlds * self.tree.rate_count * (self.tree.rate_count + 6) * nodes  # bytes a frame
+        return max(1, min(CHUNK_STEPS // nodes, CHUNK_BYTES // kept, self.frame_count))
 
     def _check(self, name: str, tensor: Tensor, inner: tuple[int, ...]) -> None:
         if tensor.dim() != 1 + len(inner) or tuple(tensor.shape[1:]) != inner:

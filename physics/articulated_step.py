@@ -142,7 +142,7 @@ def close_kernel(
             x[w, s + 4, j + k] = x[w, s, j + k] + h * (
                 v[w, s, i + k] + 2.0 * v[w, s + 1, i + k] + 2.0 * v[w, s + 2, i + k] + v[w, s + 3, i + k]
             )
-        if kind == FREE_JOINT or kind == SPHERICAL_JOINT:
+        if has_quaternion(kind):
             k1 = quaternion_rate(x, v, w, s, j + linear, i + linear)
             k2 = quaternion_rate(x, v, w, s + 1, j + linear, i + linear)
             k3 = quaternion_rate(x, v, w, s + 2, j + linear, i + linear)

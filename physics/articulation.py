@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import expand_worlds, world_count
-from physics.robot_spec import ACTUATOR_KINDS, JOINT_KINDS, RobotSpec
+from physics.robot_spec import ACTUATOR_KINDS, JOINT_KINDS, JointSpec, RobotSpec
 
 FIXED, FREE, REVOLUTE, PRISMATIC, SPHERICAL = 0, 1, 2, 3, 4
 COORDINATES = (0, 7, 1, 1, 4)
@@ -116,7 +116,7 @@ def topology(spec: RobotSpec) -> Topology:
             raise UserError(f"{where}: expected different names, got {what} {twice[0]!r} twice; remedy: rename one")
     if not names:
         raise UserError(f"{where}: expected at least one link, got none")
-    above = {}
+    above: dict[str, JointSpec] = {}
     for joint in spec.joints:
         _check_joint(where, joint, names)
         if joint.child in above:
@@ -172,19 +172,19 @@ def topology(spec: RobotSpec) -> Topology:
     )
 
 
-def _check_joint(where: str, joint: "object", names: Sequence[str]) -> None:
-    name, kind = joint.name, joint.kind  # type: ignore[attr-defined]
+def _check_joint(where: str, joint: JointSpec, names: Sequence[str]) -> None:
+    name, kind = joint.name, joint.kind
     if kind not in JOINT_KINDS:
         raise UserError(f"{where}: joint {name!r}: expected one of {', '.join(JOINT_KINDS)}, got {kind!r}")
-    for end in (joint.parent, joint.child):  # type: ignore[attr-defined]
+    for end in (joint.parent, joint.child):
         if end is not None and end not in names:
             raise UserError(f"{where}: joint {name!r} names link {end!r}, expected one of {', '.join(names)}")
-    if joint.parent == joint.child:  # type: ignore[attr-defined]
-        raise UserError(f"{where}: joint {name!r} hangs link {joint.child!r} on itself: a cycle; expected a tree")  # type: ignore[attr-defined]
-    if kind == "free" and joint.parent is not None:  # type: ignore[attr-defined]
-        raise Unsupported(f"{where}: joint {name!r}: a free joint hangs on the world, got parent {joint.parent!r}")  # type: ignore[attr-defined]
-    if kind in ("revolute", "prismatic") and not sum(a * a for a in joint.axis) > 1e-12:  # type: ignore[attr-defined]
-        raise UserError(f"{where}: joint {name!r}: expected an axis of some length, got {joint.axis}")  # type: ignore[attr-defined]
+    if joint.parent == joint.child:
+        raise UserError(f"{where}: joint {name!r} hangs link {joint.child!r} on itself: a cycle; expected a tree")
+    if kind == "free" and joint.parent is not None:
+        raise Unsupported(f"{where}: joint {name!r}: a free joint hangs on the world, got parent {joint.parent!r}")
+    if kind in ("revolute", "prismatic") and not sum(a * a for a in joint.axis) > 1e-12:
+        raise UserError(f"{where}: joint {name!r}: expected an axis of some length, got {joint.axis}")
 
 
 def unit(vector: Tensor) -> Tensor:
@@ -258,21 +258,21 @@ def check_linkage(tree: Topology, linkage: Linkage) -> None:
             raise UserError(
                 f"robot {tree.name!r}: link {name!r} has the mass {value:.4g} kg; expected a finite one of at least 0"
             )
-    for name, field in (("armature", linkage.armature), ("damping", linkage.damping), ("dry friction", linkage.friction)):
-        least = field.detach().amin(0)
+    for what, values in (("armature", linkage.armature), ("damping", linkage.damping), ("dry friction", linkage.friction)):
+        least = values.detach().amin(0)
         if not bool((least >= 0.0).all()):
             rate = int((~(least >= 0.0)).nonzero()[0])
             joint = max(b for b, first in enumerate(tree.first_rates) if first <= rate and RATES[tree.kinds[b]])
             raise UserError(
-                f"robot {tree.name!r}: joint {tree.joints[joint]!r}: {name} {float(least[rate]):.4g}, expected at least 0"
+                f"robot {tree.name!r}: joint {tree.joints[joint]!r}: {what} {float(least[rate]):.4g}, expected at least 0"
             )
     below = mass.tolist()
     for b in reversed(range(links)):
         rate = tree.first_rates[b]
         if RATES[tree.kinds[b]] and not below[b] > 0.0 and not float(linkage.armature[:, rate].detach().amin()) > 0.0:
             raise UserError(
-                f"robot {tree.name!r}: joint {tree.joints[b]!r} moves link {tree.links[b]!r} and what hangs on it, which have no mass; "
-                "remedy: a shape with a density, an inertial, or an armature"
+                f"robot {tree.name!r}: joint {tree.joints[b]!r} moves link {tree.links[b]!r} and what hangs on it, which "
+                "have no mass; remedy: a shape with a density, an inertial, or an armature"
             )
         if tree.parents[b] >= 0:
             below[tree.parents[b]] += below[b]

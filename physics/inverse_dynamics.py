@@ -25,10 +25,7 @@ from physics.kinematics import (
     REVOLUTE_JOINT,
     SPHERICAL_JOINT,
     axis_of,
-    joint_place,
-    joint_slide,
-    joint_spin,
-    joint_turn,
+    unit_quaternion,
 )
 
 
@@ -69,20 +66,55 @@ def outward_kernel(
         p = links[w, b]
         above = tree[b, 0]
         kind = tree[b, 1]
+        j = tree[b, 2]
         i = tree[b, 3]
         base = turns[w, above]
         spin_above = spins[w, above]
         rate_above = spin_rates[w, above]
-        turn = base * wp.quat(p[13], p[14], p[15], p[16]) * joint_turn(kind, p, coordinates, w, s, tree[b, 2])
-        arm = wp.quat_rotate(base, joint_place(kind, p, coordinates, w, s, tree[b, 2]))
-        relative = joint_spin(kind, p, turn, rates, w, s, i)
-        spin = spin_above + relative
-        rate = rate_above + joint_spin(kind, p, turn, accelerations, w, s, i) + wp.cross(spin_above, relative)
+        turn = base * wp.quat(p[13], p[14], p[15], p[16])
+        arm = wp.quat_rotate(base, wp.vec3(p[10], p[11], p[12]))
+        spin = zero  # of the joint alone, then of the link
+        rate = zero
+        slide = zero
+        linear = zero
+        if kind == REVOLUTE_JOINT:
+            half = 0.5 * coordinates[w, s, j]
+            sine = wp.sin(half)
+            turn = turn * wp.quat(p[17] * sine, p[18] * sine, p[19] * sine, wp.cos(half))
+            hinge = wp.quat_rotate(turn, axis_of(p))
+            spin = hinge * rates[w, s, i]
+            rate = hinge * accelerations[w, s, i]
+        elif kind == PRISMATIC_JOINT:
+            line = wp.quat_rotate(turn, axis_of(p))
+            arm = arm + line * coordinates[w, s, j]
+            slide = line * rates[w, s, i]
+            linear = line * accelerations[w, s, i]
+        elif kind == SPHERICAL_JOINT:
+            turn = turn * unit_quaternion(
+                coordinates[w, s, j], coordinates[w, s, j + 1], coordinates[w, s, j + 2], coordinates[w, s, j + 3]
+            )
+            spin = wp.quat_rotate(turn, wp.vec3(rates[w, s, i], rates[w, s, i + 1], rates[w, s, i + 2]))
+            rate = wp.quat_rotate(
+                turn, wp.vec3(accelerations[w, s, i], accelerations[w, s, i + 1], accelerations[w, s, i + 2])
+            )
+        elif kind == FREE_JOINT:
+            turn = turn * unit_quaternion(
+                coordinates[w, s, j + 3], coordinates[w, s, j + 4], coordinates[w, s, j + 5], coordinates[w, s, j + 6]
+            )
+            arm = arm + wp.vec3(coordinates[w, s, j], coordinates[w, s, j + 1], coordinates[w, s, j + 2])
+            slide = wp.vec3(rates[w, s, i], rates[w, s, i + 1], rates[w, s, i + 2])
+            linear = wp.vec3(accelerations[w, s, i], accelerations[w, s, i + 1], accelerations[w, s, i + 2])
+            spin = wp.quat_rotate(turn, wp.vec3(rates[w, s, i + 3], rates[w, s, i + 4], rates[w, s, i + 5]))
+            rate = wp.quat_rotate(
+                turn, wp.vec3(accelerations[w, s, i + 3], accelerations[w, s, i + 4], accelerations[w, s, i + 5])
+            )
+        rate = rate_above + rate + wp.cross(spin_above, spin)
+        spin = spin_above + spin
         linear = (
             linear_rates[w, above]
+            + linear
             + wp.cross(rate_above, arm)
-            + wp.cross(spin_above, wp.cross(spin_above, arm) + 2.0 * joint_slide(kind, p, turn, rates, w, s, i))
-            + joint_slide(kind, p, turn, accelerations, w, s, i)
+            + wp.cross(spin_above, wp.cross(spin_above, arm) + 2.0 * slide)
         )
         c = wp.quat_rotate(turn, wp.vec3(p[1], p[2], p[3]))
         push = wrenches[w, frame % wrenches.shape[1], b]
@@ -135,7 +167,7 @@ def inward_kernel(
         i = tree[b, 3]
         p = links[w, b]
         turn = turns[w, b + 1]
-        if kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT:
+        if is_single(kind):
             along = force
             if kind == REVOLUTE_JOINT:
                 along = moment

@@ -23,6 +23,17 @@ SPHERICAL_JOINT = wp.constant(SPHERICAL)
 
 
 @wp.func
+def is_single(kind: int):
+    """Whether the joint has one coordinate and one rate."""
+    return kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT  # noqa: SIM109 (kernels know no `in`)
+
+
+@wp.func
+def has_quaternion(kind: int):
+    return kind == FREE_JOINT or kind == SPHERICAL_JOINT  # noqa: SIM109
+
+
+@wp.func
 def unit_quaternion(x: float, y: float, z: float, w: float):
     square = x * x + y * y + z * z + w * w
     result = wp.quat(0.0, 0.0, 0.0, 1.0)
@@ -119,7 +130,7 @@ def motion_kernel(
         )
 
 
-@warp_op(shared=("tree",), threads=None)
+@warp_op(shared=("tree",), threads=None, trace_limit=24)
 def motion_op(
     coordinates: wp.array3d(dtype=float),
     rates: wp.array3d(dtype=float),

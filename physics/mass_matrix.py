@@ -76,7 +76,7 @@ def mass_matrix_kernel(
         second_moment[w, b + 1] = turn * inertia_of(p) * wp.transpose(turn) + (identity * wp.dot(c, c) - wp.outer(c, c)) * p[0]
         kind = tree[b, 1]
         i = tree[b, 3]
-        if kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT:
+        if is_single(kind):
             axes[w, i] = turn * axis_of(p)
         if kind == FREE_JOINT:
             for k in range(3):
@@ -84,7 +84,7 @@ def mass_matrix_kernel(
                 e[k] = 1.0
                 axes[w, i + k] = e
             i = i + 3
-        if kind == FREE_JOINT or kind == SPHERICAL_JOINT:
+        if has_quaternion(kind):
             for k in range(3):
                 axes[w, i + k] = wp.vec3(turn[0, k], turn[1, k], turn[2, k])
     for k in range(count):
@@ -143,6 +143,12 @@ def mass_matrix_kernel(
 
 
 @wp.func
+def acts(p: link_vector, q: float):
+    """Whether a joint's spring or limits give any force."""
+    return p[20] != 0.0 or q < p[22] or q > p[23]
+
+
+@wp.func
 def evaluate(
     w: int, s: int, frame: int, h: float, still: int,
     coordinates: wp.array3d(dtype=float), rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float),
@@ -156,7 +162,10 @@ def evaluate(
     count = dof_numbers.shape[1]
     for i in range(count):
         a = accelerations[w, s, i]
-        total = bias[w, i] - dof_force(dof_numbers[w, i], rates[w, s, i] + h * a)
+        p = dof_numbers[w, i]
+        total = bias[w, i] + p[1] * (rates[w, s, i] + h * a)
+        if p[2] != 0.0:
+            total = bias[w, i] - dof_force(p, rates[w, s, i] + h * a)
         if still == 0:
             total += row_times(matrix, accelerations, w, s, i)
         if contact_matrix.shape[1] > 0:
@@ -166,9 +175,11 @@ def evaluate(
         kind = tree[b, 1]
         j = tree[b, 2]
         i = tree[b, 3]
-        if kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT:
+        if is_single(kind):
             v = rates[w, s, i] + h * accelerations[w, s, i]
-            residual[w, i] = residual[w, i] - joint_force(links[w, b], coordinates[w, s, j] + h * v, v)
+            q = coordinates[w, s, j] + h * v
+            if acts(links[w, b], q):
+                residual[w, i] = residual[w, i] - joint_force(links[w, b], q, v)
         if kind == SPHERICAL_JOINT:
             spin = spin_of(rates, accelerations, w, s, i, h)
             torque = ball_force(links[w, b], turned_vector(quaternion_of(coordinates, w, s, j), spin, h), spin)
@@ -214,15 +225,19 @@ def renew_slopes(
     count = dof_numbers.shape[1]
     for i in range(count):
         before[w, i] = slopes[w, i]
-        slopes[w, i] = -h * dof_slope(dof_numbers[w, i], rates[w, s, i] + h * accelerations[w, s, i])
+        slopes[w, i] = h * dof_numbers[w, i][1]
+        if dof_numbers[w, i][2] != 0.0:
+            slopes[w, i] = -h * dof_slope(dof_numbers[w, i], rates[w, s, i] + h * accelerations[w, s, i])
     for b in range(tree.shape[0]):
         kind = tree[b, 1]
         j = tree[b, 2]
         i = tree[b, 3]
-        if kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT:
+        if is_single(kind):
             v = rates[w, s, i] + h * accelerations[w, s, i]
-            of_joint = joint_slopes(links[w, b], coordinates[w, s, j] + h * v, v)
-            slopes[w, i] = slopes[w, i] - h * (of_joint[1] + h * of_joint[0])
+            q = coordinates[w, s, j] + h * v
+            if acts(links[w, b], q):
+                of_joint = joint_slopes(links[w, b], q, v)
+                slopes[w, i] = slopes[w, i] - h * (of_joint[1] + h * of_joint[0])
         if kind == SPHERICAL_JOINT:
             block = ball_block(w, s, i, j, h, coordinates, rates, accelerations, links[w, b])
             for k in range(3):
