@@ -336,7 +336,7 @@ def closest_points(mesh: Mesh, points: Tensor, trees: MeshTrees | None = None) -
     face = require_found("closest_points", closest_faces(trees, points))
     vertices, points = expand_worlds(mesh.vertices, worlds), expand_worlds(points, worlds)
     sign = torch.ones(face.shape, device=points.device)
-    distance, barycentric = attach_distance(vertices, points, mesh.faces, face, sign)
+    distance, barycentric = attach_distance(vertices, points, mesh.faces.int(), face, sign)
     return ClosestPoints(face, barycentric, distance)
 
 

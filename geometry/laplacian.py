@@ -84,7 +84,7 @@ def vertex_area_kernel(
     world, face = wp.tid()
     n = face_cross(vertices, world, faces[face, 0], faces[face, 1], faces[face, 2])
     square = wp.dot(n, n)
-    if square >= TINY:
+    if not (square < TINY):  # NaN goes on
         twice = wp.sqrt(square)
         v0 = vertices[world, faces[face, 0]]
         v1 = vertices[world, faces[face, 1]]

@@ -41,7 +41,7 @@ def edge_angle(vertices: wp.array2d(dtype=wp.vec3), world: int, i: int, j: int, 
     s1 = wp.dot(c1, c1)
     s = wp.dot(e, e)
     angle = float(0.0)
-    if s0 >= TINY and s1 >= TINY and s >= SHORT:
+    if not (s0 < TINY or s1 < TINY or s < SHORT):  # NaN goes on
         n0 = c0 / wp.sqrt(s0)
         n1 = c1 / wp.sqrt(s1)
         angle = wp.atan2(wp.dot(e / wp.sqrt(s), wp.cross(n0, n1)), wp.dot(n0, n1))

@@ -37,7 +37,7 @@ def face_kernel(
     world, face = wp.tid()
     c = face_cross(vertices, world, faces[face, 0], faces[face, 1], faces[face, 2])
     square = wp.dot(c, c)
-    if square >= TINY:
+    if not (square < TINY):  # NaN goes on
         twice = wp.sqrt(square)
         normals[world, face] = c / twice
         areas[world, face] = 0.5 * twice
@@ -53,7 +53,7 @@ def vertex_sum_kernel(
     world, face = wp.tid()
     c = face_cross(vertices, world, faces[face, 0], faces[face, 1], faces[face, 2])
     square = wp.dot(c, c)
-    if square >= TINY:
+    if not (square < TINY):  # NaN goes on
         twice = wp.sqrt(square)
         if by_angle == 1:
             for corner in range(3):
@@ -71,7 +71,7 @@ def unit_kernel(sums: wp.array2d(dtype=wp.vec3), normals: wp.array2d(dtype=wp.ve
     world, vertex = wp.tid()
     s = sums[world, vertex]
     square = wp.dot(s, s)
-    if square >= TINY:
+    if not (square < TINY):  # NaN goes on
         normals[world, vertex] = s / wp.sqrt(square)
 
 

@@ -65,7 +65,7 @@ def mesh_to_sdf(mesh: Mesh, origin: Tensor, spacing: float, shape: tuple[int, in
         return SdfGrid(distance * sign, origin, float(spacing))
     nodes = grid_nodes(origin, float(spacing), shape).expand(worlds, -1, 3)
     flat = face.reshape(worlds, -1), sign.reshape(worlds, -1)
-    values, _ = attach_distance(mesh.vertices, nodes, mesh.faces, *flat)
+    values, _ = attach_distance(mesh.vertices, nodes, mesh.faces.int(), *flat)
     return SdfGrid(values.reshape(worlds, *shape), origin, float(spacing))
 
 

@@ -54,7 +54,7 @@ def attach_kernel(
     points[world, s] = b[0] * vertices[world, i] + b[1] * vertices[world, j] + b[2] * vertices[world, k]
     c = face_cross(vertices, world, i, j, k)
     square = wp.dot(c, c)
-    if square >= TINY:
+    if not (square < TINY):  # NaN goes on
         normals[world, s] = c / wp.sqrt(square)
 
 

@@ -125,3 +125,11 @@ def test_trees_of_another_mesh_are_refused():
     mesh, other = (Mesh(*(torch.from_numpy(x) for x in (v[None], f))) for v, f in (icosphere(1), icosphere(2)))
     with pytest.raises(UserError, match="trees: expected those of"):
         closest_points(mesh, torch.zeros(1, 3, 3), MeshTrees(other))
+
+
+def test_faces_as_files_give_them():
+    """Readers return int64."""
+    mesh = mesh_of(*box_mesh())
+    vertices = mesh.vertices.clone().requires_grad_()
+    closest_points(Mesh(vertices, mesh.faces.long()), torch.tensor([[[2.0, 0.3, 0.1]]])).distance.sum().backward()
+    assert vertices.grad.abs().sum() > 0.0

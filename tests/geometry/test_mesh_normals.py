@@ -159,3 +159,11 @@ def test_degenerate_meshes_have_finite_values_and_gradients(seed, kind, exponent
 
 
 FACES = torch.from_numpy(icosphere(0)[1])
+
+
+def test_nan_is_not_hidden():
+    vertices = torch.rand(1, 4, 3)
+    vertices[0, 0, 0] = float("nan")
+    mesh = Mesh(vertices, torch.tensor([[0, 1, 2], [1, 3, 2]], dtype=torch.int32))
+    assert face_areas(mesh).isnan().tolist() == [[True, False]]
+    assert vertex_normals(mesh)[0].isnan().any(dim=1).tolist() == [True, True, True, False]
