@@ -64,7 +64,8 @@ class ArticulatedRollout(nn.Module):
         super().__init__()
         if integrator not in INTEGRATORS:
             raise UserError(f"ArticulatedRollout.integrator: expected one of {', '.join(INTEGRATORS)}, got {integrator!r}")
-        counts = {"frame_rate": frame_rate, "frame_count": frame_count, "substeps": substeps, "chunk": 1 if chunk is None else chunk}
+        counts = {"frame_rate": frame_rate, "frame_count": frame_count, "substeps": substeps}
+        counts |= {} if chunk is None else {"chunk": chunk}
         for name, value in counts.items():
             if not value > 0:
                 raise UserError(f"ArticulatedRollout.{name}: expected a positive number, got {value!r}")
@@ -74,7 +75,8 @@ class ArticulatedRollout(nn.Module):
         self.tables = tables(tree)
 
     def extra_repr(self) -> str:
-        return f"{self.tree.name!r}, {self.frame_count} frames at {self.frame_rate:g} 1/s, {self.substeps} substeps, {self.integrator}"
+        steps = f"{self.frame_count} frames at {self.frame_rate:g} 1/s, {self.substeps} substeps"
+        return f"{self.tree.name!r}, {steps}, {self.integrator}"
 
     def forward(
         self,

@@ -18,9 +18,9 @@ import warp as wp
 
 from dvc.warp_op import save, scratch, warp_op
 from physics.articulation import actuator_vector, dof_vector, link_vector
-from physics.inverse_dynamics import inward_kernel, outward_kernel
+from physics.inverse_dynamics import inward_kernel, motion_vector, outward_kernel
 from physics.joint_forces import exponential
-from physics.kinematics import FREE_JOINT, SPHERICAL_JOINT, unit_quaternion
+from physics.kinematics import FREE_JOINT, SPHERICAL_JOINT, has_quaternion, is_single, unit_quaternion
 from physics.lu_factors import transpose_solve_kernel
 from physics.mass_matrix import mass_matrix_kernel, newton_kernel
 
@@ -136,7 +136,7 @@ def close_kernel(
         linear = int(0)
         if kind == FREE_JOINT:
             linear = 3
-        elif kind != SPHERICAL_JOINT and kind > 0:
+        elif is_single(kind):
             linear = 1
         for k in range(linear):
             x[w, s + 4, j + k] = x[w, s, j + k] + h * (
@@ -177,13 +177,9 @@ class Work(NamedTuple):
     rates: wp.array  # (world, node, nv)
     accelerations: wp.array
     factors: wp.array  # of A, (world, node, nv, nv)
-    turns: wp.array  # by slot: 0 the world, b + 1 link b
+    motions: wp.array  # by slot: 0 the world, b + 1 link b
     arms: wp.array
-    spins: wp.array
-    spin_rates: wp.array
-    linear_rates: wp.array
-    forces: wp.array
-    moments: wp.array
+    loads: wp.array
     residual: wp.array
 
 
@@ -191,15 +187,15 @@ def _work(worlds: int, nodes: int, links: int, coordinates: int, rates: int) -> 
     def array(shape: tuple[int, ...], dtype: Any, grad: bool = True) -> wp.array:
         return scratch((worlds, *shape), dtype, zero=False, requires_grad=grad)
 
-    slots = (links + 1,)
     return Work(
-        array((nodes, coordinates), float),
-        array((nodes, rates), float),
-        scratch((worlds, nodes, rates), float, requires_grad=True),  # Newton's method starts at zero
-        array((nodes, rates, rates), float, False),
-        array(slots, wp.quat),
-        *(array(slots, wp.vec3) for _ in range(6)),
-        array((rates,), float),
+        coordinates=array((nodes, coordinates), float),
+        rates=array((nodes, rates), float),
+        accelerations=scratch((worlds, nodes, rates), float, requires_grad=True),  # Newton's method starts at zero
+        factors=array((nodes, rates, rates), float, False),
+        motions=array((links + 1,), motion_vector),
+        arms=array((links + 1,), wp.vec3),
+        loads=array((links + 1,), wp.spatial_vector),
+        residual=array((rates,), float),
     )
 
 
@@ -223,18 +219,16 @@ def _outward(given: Given, work: Work, s: int, frame: int) -> tuple:
     inputs = [
         work.coordinates, work.rates, work.accelerations, given.links, given.tree, given.gravity, given.wrenches, s, frame
     ]  # fmt: skip
-    outputs = [
-        work.turns, work.arms, work.spins, work.spin_rates, work.linear_rates, work.forces, work.moments
-    ]  # fmt: skip
+    outputs = [work.motions, work.arms, work.loads]
     return outward_kernel, inputs, outputs
 
 
 def _inward(given: Given, work: Work, s: int, frame: int, h: float) -> tuple:
     inputs = [
         work.coordinates, work.rates, work.accelerations, given.links, given.dof_numbers, given.actuators, given.controls,
-        given.tree, given.drives, s, frame, h, work.turns, work.arms,
+        given.tree, given.drives, s, frame, h, work.motions, work.arms,
     ]  # fmt: skip
-    return inward_kernel, inputs, [work.forces, work.moments, work.residual]
+    return inward_kernel, inputs, [work.loads, work.residual]
 
 
 def _run(worlds: int, launch: tuple) -> None:
@@ -329,7 +323,7 @@ def _accelerate(given: Given, work: Work, detached: Detached, s: int, frame: int
     _run(worlds, _outward(given, work, s, frame))
     wp.launch(
         mass_matrix_kernel, worlds,
-        [given.links, given.dof_numbers, given.tree, given.dofs, work.turns, work.arms, work.forces, work.moments],
+        [given.links, given.dof_numbers, given.tree, given.dofs, work.motions, work.arms, work.loads],
         list(detached[:6]),
     )  # fmt: skip
     # Contact: here `contact` (world, nv) and `contact_matrix` (world, nv, nv), its linearisation at the present accelerations
@@ -337,8 +331,8 @@ def _accelerate(given: Given, work: Work, detached: Detached, s: int, frame: int
     wp.launch(
         newton_kernel, worlds,
         [
-            work.coordinates, work.rates, given.links, given.dof_numbers, given.actuators, given.controls, given.tree, given.drives,
-            detached.bias, detached.matrix, detached.contact, detached.contact_matrix, s, frame, h,
+            work.coordinates, work.rates, given.links, given.dof_numbers, given.actuators, given.controls, given.tree,
+            given.drives, detached.bias, detached.matrix, detached.contact, detached.contact_matrix, s, frame, h,
         ],
         [work.residual, detached.step, detached.before, detached.slopes, work.accelerations, work.factors],
     )  # fmt: skip
@@ -362,7 +356,7 @@ def _(inputs: Any, outputs: Any, saved: Any, *, integrator: str, dt: float, subs
             wp.launch(transpose_solve_kernel, worlds, [work.factors, work.accelerations.grad, s], [work.residual.grad])
             outward, inward = _outward(given, work, s, frame), _inward(given, work, s, frame, h)
             _run(worlds, outward)
-            # Contact: here a kernel adds the wrenches about the links' origins, at v + h a, to work.forces and work.moments
+            # Contact: here a kernel adds the wrenches about the links' origins, at v + h a, to work.loads
             _run(worlds, inward)
             _adjoint(worlds, inward)
             # Contact: here its adjoint

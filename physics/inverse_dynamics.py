@@ -25,13 +25,30 @@ from physics.kinematics import (
     REVOLUTE_JOINT,
     SPHERICAL_JOINT,
     axis_of,
+    is_single,
     unit_quaternion,
 )
+
+
+motion_vector = wp.types.vector(length=13, dtype=float)
+# layout: 0-3 orientation, 4-6 angular velocity, 7-9 its rate, 10-12 acceleration of the origin; world axes
 
 
 @wp.func
 def inertia_of(p: link_vector):
     return wp.mat33(p[4], p[9], p[8], p[9], p[5], p[7], p[8], p[7], p[6])
+
+
+@wp.func
+def packed_motion(turn: wp.quat, spin: wp.vec3, rate: wp.vec3, linear: wp.vec3):
+    return motion_vector(
+        turn[0], turn[1], turn[2], turn[3], spin[0], spin[1], spin[2], rate[0], rate[1], rate[2], linear[0], linear[1], linear[2]
+    )  # fmt: skip
+
+
+@wp.func
+def turn_of(m: motion_vector):
+    return wp.quat(m[0], m[1], m[2], m[3])
 
 
 @wp.kernel
@@ -45,32 +62,25 @@ def outward_kernel(
     wrenches: wp.array3d(dtype=wp.spatial_vector),
     s: int,
     frame: int,
-    turns: wp.array2d(dtype=wp.quat),
+    motions: wp.array2d(dtype=motion_vector),
     arms: wp.array2d(dtype=wp.vec3),
-    spins: wp.array2d(dtype=wp.vec3),
-    spin_rates: wp.array2d(dtype=wp.vec3),
-    linear_rates: wp.array2d(dtype=wp.vec3),
-    forces: wp.array2d(dtype=wp.vec3),
-    moments: wp.array2d(dtype=wp.vec3),
+    loads: wp.array2d(dtype=wp.spatial_vector),
 ):
     """One thread a world; s is the node. Slot 0 is the world, slot b + 1 link b."""
     w = wp.tid()
     zero = wp.vec3(0.0, 0.0, 0.0)
-    turns[w, 0] = wp.quat(0.0, 0.0, 0.0, 1.0)
-    spins[w, 0] = zero
-    spin_rates[w, 0] = zero
-    linear_rates[w, 0] = zero
-    forces[w, 0] = zero
-    moments[w, 0] = zero
+    motions[w, 0] = packed_motion(wp.quat(0.0, 0.0, 0.0, 1.0), zero, zero, zero)
+    loads[w, 0] = wp.spatial_vector(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     for b in range(tree.shape[0]):
         p = links[w, b]
         above = tree[b, 0]
         kind = tree[b, 1]
         j = tree[b, 2]
         i = tree[b, 3]
-        base = turns[w, above]
-        spin_above = spins[w, above]
-        rate_above = spin_rates[w, above]
+        m = motions[w, above]
+        base = turn_of(m)
+        spin_above = wp.vec3(m[4], m[5], m[6])
+        rate_above = wp.vec3(m[7], m[8], m[9])
         turn = base * wp.quat(p[13], p[14], p[15], p[16])
         arm = wp.quat_rotate(base, wp.vec3(p[10], p[11], p[12]))
         spin = zero  # of the joint alone, then of the link
@@ -111,7 +121,7 @@ def outward_kernel(
         rate = rate_above + rate + wp.cross(spin_above, spin)
         spin = spin_above + spin
         linear = (
-            linear_rates[w, above]
+            wp.vec3(m[10], m[11], m[12])
             + linear
             + wp.cross(rate_above, arm)
             + wp.cross(spin_above, wp.cross(spin_above, arm) + 2.0 * slide)
@@ -124,13 +134,10 @@ def outward_kernel(
         inertia = inertia_of(p)
         own_spin = wp.quat_rotate_inv(turn, spin)
         own = inertia * wp.quat_rotate_inv(turn, rate) + wp.cross(own_spin, inertia * own_spin)
-        turns[w, b + 1] = turn
+        total = wp.quat_rotate(turn, own) + wp.cross(c, force) - wp.vec3(push[3], push[4], push[5])
+        motions[w, b + 1] = packed_motion(turn, spin, rate, linear)
         arms[w, b + 1] = arm
-        spins[w, b + 1] = spin
-        spin_rates[w, b + 1] = rate
-        linear_rates[w, b + 1] = linear
-        forces[w, b + 1] = force
-        moments[w, b + 1] = wp.quat_rotate(turn, own) + wp.cross(c, force) - wp.vec3(push[3], push[4], push[5])
+        loads[w, b + 1] = wp.spatial_vector(force[0], force[1], force[2], total[0], total[1], total[2])
 
 
 @wp.kernel
@@ -147,10 +154,9 @@ def inward_kernel(
     s: int,
     frame: int,
     h: float,
-    turns: wp.array2d(dtype=wp.quat),
+    motions: wp.array2d(dtype=motion_vector),
     arms: wp.array2d(dtype=wp.vec3),
-    forces: wp.array2d(dtype=wp.vec3),
-    moments: wp.array2d(dtype=wp.vec3),
+    loads: wp.array2d(dtype=wp.spatial_vector),
     residual: wp.array2d(dtype=float),
 ):
     """Adds the links' forces up towards the root, in place (children come last, so each is whole when it is read)."""
@@ -158,15 +164,16 @@ def inward_kernel(
     count = tree.shape[0]
     for k in range(count):
         b = count - 1 - k
-        force = forces[w, b + 1]
-        moment = moments[w, b + 1]
-        wp.atomic_add(forces, w, tree[b, 0], force)
-        wp.atomic_add(moments, w, tree[b, 0], moment + wp.cross(arms[w, b + 1], force))
+        load = loads[w, b + 1]
+        force = wp.vec3(load[0], load[1], load[2])
+        moment = wp.vec3(load[3], load[4], load[5])
+        about = moment + wp.cross(arms[w, b + 1], force)
+        wp.atomic_add(loads, w, tree[b, 0], wp.spatial_vector(force[0], force[1], force[2], about[0], about[1], about[2]))
         kind = tree[b, 1]
         j = tree[b, 2]
         i = tree[b, 3]
         p = links[w, b]
-        turn = turns[w, b + 1]
+        turn = turn_of(motions[w, b + 1])
         if is_single(kind):
             along = force
             if kind == REVOLUTE_JOINT:
@@ -186,13 +193,13 @@ def inward_kernel(
             residual[w, i + 1] = own[1]
             residual[w, i + 2] = own[2]
         if kind == FREE_JOINT:
-            about = wp.quat_rotate_inv(turn, moment)
+            body = wp.quat_rotate_inv(turn, moment)
             residual[w, i] = force[0]
             residual[w, i + 1] = force[1]
             residual[w, i + 2] = force[2]
-            residual[w, i + 3] = about[0]
-            residual[w, i + 4] = about[1]
-            residual[w, i + 5] = about[2]
+            residual[w, i + 3] = body[0]
+            residual[w, i + 4] = body[1]
+            residual[w, i + 5] = body[2]
     for d in range(dof_numbers.shape[1]):
         a = accelerations[w, s, d]
         wp.atomic_add(residual, w, d, dof_numbers[w, d][0] * a - dof_force(dof_numbers[w, d], rates[w, s, d] + h * a))

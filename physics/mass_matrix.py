@@ -1,8 +1,8 @@
 r"""The mass matrix of a tree by composite bodies, and the solution of its equations of motion for the accelerations.
 
 Composite of link b: mass m, first moment k and inertia I about the link's origin, of b and all that hangs on it; towards the
-parent by the arm r: m, k + m r, I + m (r.r 1 - r r^T) + 2 (r.k) 1 - r k^T - k r^T. A unit rate along a rotation axis e gives the
-momentum (e x k, I e), along a line (m e, k x e); H_ij is its part along the axis of j, j on the way to the root (Featherstone,
+parent by the arm r: m, k + m r, I + m (r.r 1 - r r^T) + 2 (r.k) 1 - r k^T - k r^T. A unit rate along a rotation axis e gives
+the momentum (e x k, I e), along a line (m e, k x e); H_ij is its part along the axis of j, j on the way to the root (Featherstone,
 "Rigid Body Dynamics Algorithms", 2008, ch. 6).
 
     R(a) = H a + armature a + c - tau(q^, v^) - tau_contact = 0,     A = dR/da = H + armature - h dtau/dv - h^2 dtau/dq
@@ -14,7 +14,7 @@ factors, without pivoting: H is positive definite, and damping adds to it. No gr
 import warp as wp
 
 from physics.articulation import actuator_vector, dof_vector, link_vector
-from physics.inverse_dynamics import inertia_of
+from physics.inverse_dynamics import inertia_of, motion_vector, turn_of
 from physics.joint_forces import (
     actuator_force,
     actuator_slopes,
@@ -31,10 +31,10 @@ from physics.joint_forces import (
 )
 from physics.kinematics import (
     FREE_JOINT,
-    PRISMATIC_JOINT,
-    REVOLUTE_JOINT,
     SPHERICAL_JOINT,
     axis_of,
+    has_quaternion,
+    is_single,
 )
 from physics.lu_factors import copy_matrix, factorise, row_times, solve
 
@@ -52,10 +52,9 @@ def mass_matrix_kernel(
     dof_numbers: wp.array2d(dtype=dof_vector),
     tree: wp.array2d(dtype=int),
     dofs: wp.array2d(dtype=int),
-    turns: wp.array2d(dtype=wp.quat),
+    motions: wp.array2d(dtype=motion_vector),
     arms: wp.array2d(dtype=wp.vec3),
-    forces: wp.array2d(dtype=wp.vec3),
-    moments: wp.array2d(dtype=wp.vec3),
+    loads: wp.array2d(dtype=wp.spatial_vector),
     composite_mass: wp.array2d(dtype=float),
     first_moment: wp.array2d(dtype=wp.vec3),
     second_moment: wp.array2d(dtype=wp.mat33),
@@ -69,7 +68,7 @@ def mass_matrix_kernel(
     identity = wp.identity(n=3, dtype=float)
     for b in range(count):
         p = links[w, b]
-        turn = wp.quat_to_matrix(turns[w, b + 1])
+        turn = wp.quat_to_matrix(turn_of(motions[w, b + 1]))
         c = turn * wp.vec3(p[1], p[2], p[3])
         composite_mass[w, b + 1] = p[0]
         first_moment[w, b + 1] = c * p[0]
@@ -91,9 +90,9 @@ def mass_matrix_kernel(
         b = count - 1 - k
         above = tree[b, 0]
         r = arms[w, b + 1]
-        force = forces[w, b + 1]
-        forces[w, above] = forces[w, above] + force
-        moments[w, above] = moments[w, above] + moments[w, b + 1] + wp.cross(r, force)
+        load = loads[w, b + 1]
+        shifted = wp.cross(r, wp.vec3(load[0], load[1], load[2]))
+        loads[w, above] = loads[w, above] + load + wp.spatial_vector(0.0, 0.0, 0.0, shifted[0], shifted[1], shifted[2])
         if above > 0:
             m = composite_mass[w, b + 1]
             first = first_moment[w, b + 1]
@@ -111,11 +110,12 @@ def mass_matrix_kernel(
         e = axes[w, j]
         force = wp.cross(e, first_moment[w, slot])
         moment = second_moment[w, slot] * e
-        bias[w, j] = wp.dot(e, moments[w, slot])
+        load = loads[w, slot]
+        bias[w, j] = wp.dot(e, wp.vec3(load[3], load[4], load[5]))
         if dofs[j, 1] == 1:
             force = e * composite_mass[w, slot]
             moment = wp.cross(first_moment[w, slot], e)
-            bias[w, j] = wp.dot(e, forces[w, slot])
+            bias[w, j] = wp.dot(e, wp.vec3(load[0], load[1], load[2]))
         for i in range(j):
             matrix[w, i, j] = 0.0
             matrix[w, j, i] = 0.0
@@ -137,7 +137,7 @@ def mass_matrix_kernel(
                     i = i + 5
                 elif extra == SPHERICAL_JOINT:
                     i = i + 2
-                elif extra != REVOLUTE_JOINT and extra != PRISMATIC_JOINT:
+                elif not is_single(extra):
                     i = -1
         matrix[w, j, j] = matrix[w, j, j] + dof_numbers[w, j][0]
 
@@ -259,7 +259,8 @@ def renew_slopes(
 @wp.func
 def ball_block(
     w: int, s: int, i: int, j: int, h: float,
-    coordinates: wp.array3d(dtype=float), rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float), p: link_vector,
+    coordinates: wp.array3d(dtype=float), rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float),
+    p: link_vector,
 ):  # fmt: skip
     """-dtau/da of a spherical joint's spring and cone, (3, 3)."""
     spin = spin_of(rates, accelerations, w, s, i, h)
@@ -336,8 +337,8 @@ def newton_kernel(
     for iteration in range(ITERATIONS):
         if done == 0:
             change = renew_slopes(
-                w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, matrix,
-                before, slopes,
+                w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
+                matrix, before, slopes,
             )  # fmt: skip
             if iteration == 0 or change > SAME:
                 assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, contact_matrix, factors)

@@ -7,7 +7,9 @@
         },
         joints={
             "shoulder": {"kind": "revolute", "parent": None, "child": "upper", "axis": [0, 1, 0]},
-            "elbow": {"kind": "revolute", "parent": "upper", "child": "lower", "axis": [0, 1, 0], "position": [0, 0, "-length"]},
+            "elbow": {
+                "kind": "revolute", "parent": "upper", "child": "lower", "axis": [0, 1, 0], "position": [0, 0, "-length"]
+            },
         },
         parameters={"length": 0.5, "radius": 0.03},
     )
