@@ -2,19 +2,20 @@
 
     python benchmarks/rigid.py [--links 1 5 20] [--worlds 1 64 1024] [--memory]
 
-One task for all: links of 0.1 m and 1 kg on parallel axes, let go at 0.1 rad a joint, 10 frames of 10 steps of 1 ms; the loss is
-the sum of the squared joint angles at the end, its gradient goes to the initial angles and to all masses. Throughput in link-steps/s
-(links x worlds x steps / time of forward + backward), the best of several runs taken in turn.
+One task for all: links of 0.1 m and 1 kg on parallel axes, let go at 0.1 rad a joint, 10 frames of 10 steps of 1 ms; the loss
+is the sum of the squared joint angles at the end, its gradient goes to the initial angles and to all masses. Throughput in
+link-steps/s (links x worlds x steps / time of forward + backward), the best of several runs taken in turn.
 
-Newton's solvers SemiImplicit (maximal coordinates: joints are stiff springs) and Featherstone (the same reduced coordinates as ours)
-run with the same step on the same device, all steps on one tape: as they run by themselves, launched from Python ("as it is"), and
-with launches and adjoints captured by us once and replayed ("captured"), which Newton's own examples do on CUDA only.
-Beside the times stands each method's d loss / d mass of the last link, and central differences of its own loss: a zero there that
-differences do not show is Newton's.  `--memory` adds the peak of resident memory against the horizon, for ours.
+Newton's solvers SemiImplicit (maximal coordinates: joints are stiff springs) and Featherstone (the same reduced coordinates as
+ours) run with the same step on the same device, all steps on one tape: as they run by themselves, launched from Python ("as it
+is"), and with launches and adjoints captured by us once and replayed ("captured"), which Newton's examples do on CUDA only.
+Beside the times stands each method's d loss / d mass of the last link, for Newton next to central differences of its own loss
+(in the smallest number of worlds). `--memory` prints the growth of resident memory with the horizon in place of the table.
 Prints tables; writes nothing. Exits with 1 where ours is below ten times the throughput of Newton as it is.
 """
 
 import argparse
+import itertools
 import math
 import os
 import resource
@@ -44,6 +45,7 @@ REPEATS = 5
 SLOW = 3.0  # [s]; what takes longer is timed once
 REQUIRED = 10.0
 ROD = (LENGTH**2 / 12.0, LENGTH**2 / 12.0, LENGTH**2 / 240.0)
+INERTIA = np.diag(ROD).flatten().tolist()
 
 
 class Run(NamedTuple):
@@ -101,11 +103,11 @@ def newton_model(links: int, worlds: int, device: str, mass: float = 1.0) -> Any
     joints = []
     for i in range(links):
         last = mass if i == links - 1 else 1.0
-        body = one.add_link(mass=last, com=wp.vec3(0.0, 0.0, -0.5 * LENGTH), inertia=wp.mat33(*np.diag(ROD).flatten().tolist()))
+        body = one.add_link(mass=last, com=wp.vec3(0.0, 0.0, -0.5 * LENGTH), inertia=wp.mat33(*INERTIA))
         place = wp.transform((0.0, 0.0, -LENGTH if i else 0.0), wp.quat_identity())
         joint = one.add_joint_revolute(
-            i - 1, body, parent_xform=place, axis=(0.0, 1.0, 0.0), limit_lower=-1e6, limit_upper=1e6, limit_ke=0.0, limit_kd=0.0,
-            armature=0.0, target_ke=0.0, target_kd=0.0, friction=0.0,
+            i - 1, body, parent_xform=place, axis=(0.0, 1.0, 0.0), limit_lower=-1e6, limit_upper=1e6, limit_ke=0.0,
+            limit_kd=0.0, armature=0.0, target_ke=0.0, target_kd=0.0, friction=0.0,
         )  # fmt: skip
         joints.append(joint)
     one.add_articulation(joints)
@@ -134,7 +136,7 @@ def newton(name: str, links: int, worlds: int, device: str, captured: bool, mass
     def forward() -> None:
         loss.zero_()
         nt.eval_fk(model, model.joint_q, model.joint_qd, states[0])
-        for before, after in zip(states, states[1:]):
+        for before, after in itertools.pairwise(states):
             before.clear_forces()
             solver.step(before, after, control, None, DT)
         if name == "Featherstone":
@@ -176,6 +178,17 @@ def newton(name: str, links: int, worlds: int, device: str, captured: bool, mass
     return Run(replay, slope, "captured")
 
 
+def on_one_thread(run: Run) -> Run:
+    def go() -> float:
+        dvc.warp_op.default_threads = 1
+        try:
+            return run.go()
+        finally:
+            dvc.warp_op.default_threads = None
+
+    return run._replace(go=go)
+
+
 def best_times(runs: dict[str, Run]) -> dict[str, float]:
     times = dict.fromkeys(runs, math.inf)
     slow = set()
@@ -205,7 +218,8 @@ def memory_table(links: int = 20, worlds: int = 64) -> None:
             ours(links, worlds, "cpu", frames=1).go()
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             ours(links, worlds, "cpu", frames=frames).go()
-            print(f"  {frames:4d} frames  {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:8.1f} MB more", flush=True)
+            more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            print(f"  {frames:4d} frames  {more:8.1f} MB more", flush=True)
             os._exit(0)
         os.waitpid(child, 0)
 
@@ -237,14 +251,11 @@ def main(argv: list[str] | None = None) -> int:
                 for name in ("SemiImplicit", "Featherstone"):
                     runs[name] = newton(name, links, worlds, given.device, captured=False)
                     runs[f"{name}, captured"] = newton(name, links, worlds, given.device, captured=True)
-            threads = {"ours, 1 thread": 1}
-            wrapped = {
-                name: run._replace(go=lambda run=run, n=threads.get(name): _with_threads(n, run.go)) for name, run in runs.items()
-            }
-            times = best_times(wrapped)
+            runs["ours, 1 thread"] = on_one_thread(runs["ours, 1 thread"])
+            times = best_times(runs)
             work = links * worlds * FRAMES * STEPS
             base = times["ours, 2 threads"]
-            for name, run in wrapped.items():
+            for name, run in runs.items():
                 loss, slope = run.go(), run.slope()
                 differences = ""
                 if name in ("SemiImplicit", "Featherstone") and worlds == min(given.worlds):
@@ -259,15 +270,6 @@ def main(argv: list[str] | None = None) -> int:
                 if name in ("SemiImplicit", "Featherstone") and ratio < REQUIRED:
                     missed = 1
     return missed
-
-
-def _with_threads(count: int | None, go: Callable[[], float]) -> float:
-    before = dvc.warp_op.default_threads
-    dvc.warp_op.default_threads = count
-    try:
-        return go()
-    finally:
-        dvc.warp_op.default_threads = before
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dvc.errors import UserError
 from dvc.records import State, expand_worlds, world_count
 from physics.articulated_step import INTEGRATORS, articulated_step
 from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables
-from physics.kinematics import link_motion
+from physics.kinematics import motion_of
 
 CHUNK_STEPS = 128  # accelerations a call of the step op, at most
 CHUNK_BYTES = 64 * 2**20
@@ -120,7 +120,7 @@ class ArticulatedRollout(nn.Module):
             q, v = next_q[:, -1], next_v[:, -1]
             done += frames
         all_q, all_v = torch.cat(coordinates, dim=1), torch.cat(rates, dim=1)
-        motion = link_motion(tree, linkage, all_q, all_v)
+        motion = motion_of(all_q, all_v, packed[0], tables_here[0])
         return ArticulatedTrajectory(
             all_q, all_v, motion.positions, motion.orientations, motion.velocities, motion.spins, 1.0 / self.frame_rate
         )

@@ -29,7 +29,6 @@ from physics.kinematics import (
     unit_quaternion,
 )
 
-
 motion_vector = wp.types.vector(length=13, dtype=float)
 # layout: 0-3 orientation, 4-6 angular velocity, 7-9 its rate, 10-12 acceleration of the origin; world axes
 
@@ -42,7 +41,8 @@ def inertia_of(p: link_vector):
 @wp.func
 def packed_motion(turn: wp.quat, spin: wp.vec3, rate: wp.vec3, linear: wp.vec3):
     return motion_vector(
-        turn[0], turn[1], turn[2], turn[3], spin[0], spin[1], spin[2], rate[0], rate[1], rate[2], linear[0], linear[1], linear[2]
+        turn[0], turn[1], turn[2], turn[3], spin[0], spin[1], spin[2], rate[0], rate[1], rate[2],
+        linear[0], linear[1], linear[2],
     )  # fmt: skip
 
 
@@ -104,9 +104,7 @@ def outward_kernel(
                 coordinates[w, s, j], coordinates[w, s, j + 1], coordinates[w, s, j + 2], coordinates[w, s, j + 3]
             )
             spin = wp.quat_rotate(turn, wp.vec3(rates[w, s, i], rates[w, s, i + 1], rates[w, s, i + 2]))
-            rate = wp.quat_rotate(
-                turn, wp.vec3(accelerations[w, s, i], accelerations[w, s, i + 1], accelerations[w, s, i + 2])
-            )
+            rate = wp.quat_rotate(turn, wp.vec3(accelerations[w, s, i], accelerations[w, s, i + 1], accelerations[w, s, i + 2]))
         elif kind == FREE_JOINT:
             turn = turn * unit_quaternion(
                 coordinates[w, s, j + 3], coordinates[w, s, j + 4], coordinates[w, s, j + 5], coordinates[w, s, j + 6]

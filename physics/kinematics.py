@@ -137,7 +137,7 @@ def motion_op(
     links: wp.array2d(dtype=link_vector),
     tree: wp.array2d(dtype=int),
 ):
-    """coordinates (world, node, nq), rates (world, node, nv) -> orientations, positions, spins, velocities, slot 0 the world."""
+    """coordinates (world, node, nq), rates (world, node, nv) -> orientations, places, spins, velocities by slot."""
     shape = (coordinates.shape[0], coordinates.shape[1], tree.shape[0] + 1)
     turns, places = scratch(shape, wp.quat), scratch(shape, wp.vec3)
     spins, velocities = scratch(shape, wp.vec3), scratch(shape, wp.vec3)
@@ -156,6 +156,10 @@ class LinkMotion(NamedTuple):
 
 def link_motion(tree: Topology, linkage: Linkage, coordinates: Tensor, rates: Tensor) -> LinkMotion:
     """Forward kinematics of coordinates (world, node, nq) and rates (world, node, nv). Gradient: complete."""
-    links = tables(tree, coordinates.device).tree
-    turns, places, spins, velocities = motion_op(coordinates, rates, pack_links(linkage), links)
+    return motion_of(coordinates, rates, pack_links(linkage), tables(tree, coordinates.device).tree)
+
+
+def motion_of(coordinates: Tensor, rates: Tensor, links: Tensor, tree: Tensor) -> LinkMotion:
+    """The same from tensors that are packed already: see `pack_links` and `Tables.tree`."""
+    turns, places, spins, velocities = motion_op(coordinates, rates, links, tree)
     return LinkMotion(places[:, :, 1:], turns[:, :, 1:], velocities[:, :, 1:], spins[:, :, 1:])

@@ -24,7 +24,7 @@ import warp as wp
     for (; j < n; ++j) a += row[j] * x[j];
     return (a + b) + (c + d);
 """)
-def row_times(matrix: wp.array3d(dtype=float), vectors: wp.array3d(dtype=float), w: int, s: int, i: int) -> float:
+def row_times(matrix: wp.array3d(dtype=float), vectors: wp.array3d(dtype=float), w: int, s: int, i: int) -> float:  # type: ignore[empty-body]
     """Row i of matrix[w] times vectors[w, s]."""
     ...
 

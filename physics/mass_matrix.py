@@ -2,8 +2,8 @@ r"""The mass matrix of a tree by composite bodies, and the solution of its equat
 
 Composite of link b: mass m, first moment k and inertia I about the link's origin, of b and all that hangs on it; towards the
 parent by the arm r: m, k + m r, I + m (r.r 1 - r r^T) + 2 (r.k) 1 - r k^T - k r^T. A unit rate along a rotation axis e gives
-the momentum (e x k, I e), along a line (m e, k x e); H_ij is its part along the axis of j, j on the way to the root (Featherstone,
-"Rigid Body Dynamics Algorithms", 2008, ch. 6).
+the momentum (e x k, I e), along a line (m e, k x e); H_ij is its part along the axis of j, j on the way to the root
+(Featherstone, "Rigid Body Dynamics Algorithms", 2008, ch. 6).
 
     R(a) = H a + armature a + c - tau(q^, v^) - tau_contact = 0,     A = dR/da = H + armature - h dtau/dv - h^2 dtau/dq
 

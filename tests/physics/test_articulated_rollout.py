@@ -229,7 +229,7 @@ def test_mass_on_a_spring():
         x = np.exp(-a) * (v["x0"] * np.cos(w) + b * np.sin(w))
         return np.array([x, -a * x + np.exp(-a) * w * (b * np.cos(w) - v["x0"] * np.sin(w))])
 
-    values = {name: float(t) for name, t in p.items()}
+    values = {name: t.item() for name, t in p.items()}
     tree, linkage = slider(p["k"], p["m"], p["c"])
     path = roll(tree, p["x0"].reshape(1, 1), p["v0"].reshape(1, 1), linkage, torch.zeros(1, 3), 1e-3, 1000, "rk4")
     for i, end in enumerate((path.coordinates[0, -1, 0], path.rates[0, -1, 0])):
@@ -249,7 +249,7 @@ def test_semi_implicit_euler_is_exact_to_rounding():
         step = np.array([[1 - dt * dt * w, dt], [-dt * w, 1]], complex)
         return np.linalg.matrix_power(step, n) @ np.array([v["x0"], v["v0"]], complex)
 
-    values = {name: float(t) for name, t in p.items()}
+    values = {name: t.item() for name, t in p.items()}
     tree, linkage = slider(p["k"], p["m"], torch.zeros(()))
     path = roll(tree, p["x0"].reshape(1, 1), p["v0"].reshape(1, 1), linkage, torch.zeros(1, 3), dt, n, "symplectic")
     for i, end in enumerate((path.coordinates[0, -1, 0], path.rates[0, -1, 0])):

@@ -55,7 +55,7 @@ def test_gradients_and_parallel_axes():
         0.1 + torch.rand(1, 2, 5, generator=g), torch.randn(1, 4, 3, generator=g), torch.randn(1, 4, 4, generator=g),
         1.0 + torch.rand(1, 4, generator=g),
     ]  # fmt: skip
-    mass, center, inertia = mass_of_links(groups(*tensors), 3)
+    mass, _, inertia = mass_of_links(groups(*tensors), 3)
     assert mass[0, 1] == 0.0 and not inertia[0, 1].any()
     assert torch.allclose(inertia, inertia.mT) and (torch.linalg.eigvalsh(inertia[0, [0, 2]]) > 0).all()
     tensors = [t.requires_grad_(True) for t in tensors]

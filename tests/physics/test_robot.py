@@ -82,7 +82,7 @@ def test_an_imported_robot_takes_parameters_by_edits():
 
 def test_the_mass_of_a_mesh_follows_its_scale(tmp_path):
     corners = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
-    faces = "1 2 4 3,5 7 8 6,1 5 6 2,3 4 8 7,1 3 7 5,2 6 8 4".split(",")
+    faces = ["1 2 4 3", "5 7 8 6", "1 5 6 2", "3 4 8 7", "1 3 7 5", "2 6 8 4"]
     file = tmp_path / "cube.obj"
     file.write_text("\n".join([f"v {x} {y} {z}" for x, y, z in corners] + [f"f {face}" for face in faces]))
     links = {
@@ -117,7 +117,7 @@ def ball(**fields):
         ({"links": ball(kind="cone")}, "link 'a': expected a shape among .*got 'cone'"),
         ({"links": ball(density=-5.0)}, "link 'a' has the mass -"),
         ({"links": ball(size=["raduis"]), "parameters": {"radius": 1.0}}, "'raduis', expected one of the parameters radius"),
-        ({"links": ball(size=["radius +"])}, "expected a number or an expression, got 'radius \\+'"),
+        ({"links": ball(size=["radius +"])}, r"expected a number or an expression, got 'radius \+'"),
         ({"links": ball(size=["__import__('os')"])}, "expected numbers, parameters and"),
         ({"links": ball(colour=1)}, "link 'a': expected fields among .*got 'colour'"),
         ({"links": {"a": {}}}, "joint 'j' moves link 'a' and what hangs on it, which have no mass"),
@@ -131,15 +131,16 @@ def test_what_cannot_be_is_named(arguments, match):
 
 
 def test_an_unknown_parameter_is_named():
-    with pytest.raises(UserError, match="expected parameters among length.*got 'lenght'"):
+    with pytest.raises(UserError, match=r"expected parameters among length.*got 'lenght'"):
         written()(lenght=torch.tensor(1.0))
     with pytest.raises(UserError, match="expected either links and joints, or spec, got neither"):
         Robot()
 
 
 def test_actuators_and_numbers_of_specs_are_kept():
-    spec = RobotSpec("one", (LinkSpec("a", (ShapeSpec("sphere", (0.1,), massive=True),)),), (JointSpec("j", "revolute", None, "a", lower=-1.0),),
-                     (ActuatorSpec("m", "j", "velocity", kd=3.0, lower=-2.0),))  # fmt: skip
+    joint = JointSpec("j", "revolute", None, "a", lower=-1.0)
+    motor = ActuatorSpec("m", "j", "velocity", kd=3.0, lower=-2.0)
+    spec = RobotSpec("one", (LinkSpec("a", (ShapeSpec("sphere", (0.1,)),)),), (joint,), (motor,))
     linkage = Robot(spec=spec)()
     assert linkage.kd.tolist() == [[3.0]] and linkage.control_lower.tolist() == [[-2.0]] and linkage.lower.tolist() == [[-1.0]]
 
