@@ -1,0 +1,258 @@
+r"""Shapes and materials of a scene as tensors with gradient, and `ContactRollout`: the motion of bodies that touch.
+
+    scene = ContactScene([Shape("half_space"), Shape("box", link=0)])
+    rollout = ContactRollout(tree, scene, frame_rate=100, frame_count=50, substeps=10)
+    motion = rollout(state, linkage, scene.numbers(size=[None, half_extents], friction=mu))
+
+Frame k ends at the time (k + 1) / frame_rate.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dvc.errors import Unsupported, UserError
+from dvc.records import SdfGrid, State, expand_worlds, world_count
+from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables, unit
+from physics.contact_shapes import KINDS, pair_features
+from physics.contact_step import contact_step
+
+SIZES = {"sphere": 1, "ellipsoid": 3, "box": 3, "rounded_box": 4, "capsule": 2, "half_space": 0, "grid": 1, "points": 1}
+CHUNK_STEPS = 64
+
+
+class Shape(NamedTuple):
+    """A shape on a link; link -1 is the world.
+
+    size [m], as in geometry.sdf_distances: sphere (radius), capsule (half length, radius), axis z; box (half extents), rounded_box
+    (half extents with the rounding, rounding), ellipsoid (semi-axes), half_space (), solid below z = 0; grid and points (radius of a
+    ball about the shape's origin that holds it). `count` is the number of points of a "points" shape. Two shapes may touch where a
+    bit of one's category is set in the other's mask, one way round or both.
+    """
+
+    kind: str
+    link: int = -1
+    size: tuple[float, ...] = ()
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rotation: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    count: int = 0
+    category: int = 1
+    mask: int = 1
+
+
+class ContactScene:
+    """Which shapes there are and which may touch; and the packing of their numbers.
+
+    Shapes of one link do not touch each other, nor do those of links that are joined to each other (`joined=True` lets them).
+    Raises: UserError for unknown kinds, links or sizes; Unsupported for a pair of kinds that cannot touch (both on links, or one
+    on a link and one in the world) and for several grids.
+    """
+
+    def __init__(self, tree: Topology, shapes: Sequence[Shape], joined: bool = False):
+        self.tree, self.shapes = tree, tuple(shapes)
+        if not self.shapes:
+            raise UserError("ContactScene: expected at least one shape, got none")
+        table, first = [], 0
+        for n, shape in enumerate(self.shapes):
+            where = f"ContactScene: shape {n}"
+            if shape.kind not in KINDS:
+                raise UserError(f"{where}: expected one of {', '.join(KINDS)}, got {shape.kind!r}")
+            if not -1 <= shape.link < len(tree.links):
+                raise UserError(f"{where}: expected a link from -1 to {len(tree.links) - 1}, got {shape.link}")
+            if len(shape.size) != SIZES[shape.kind]:
+                raise UserError(f"{where}: a {shape.kind} has {SIZES[shape.kind]} sizes, got {len(shape.size)}")
+            if any(not s > 0.0 for s in shape.size):
+                raise UserError(f"{where}: expected sizes above 0, got {shape.size}")
+            if (shape.kind == "points") != (shape.count > 0):
+                raise UserError(f"{where}: expected a count of points for kind 'points' and for no other, got {shape.count}")
+            table.append((shape.link + 1, KINDS[shape.kind], first))
+            first += shape.count
+        if sum(shape.kind == "grid" for shape in self.shapes) > 1:
+            raise Unsupported("ContactScene: one SDF grid a scene; remedy: points of a mesh, or primitives, for the others")
+        self.point_count = first
+        features = torch.zeros(len(table), len(table), dtype=torch.int32)
+        for a, one in enumerate(self.shapes):
+            for b, other in enumerate(self.shapes[:a]):
+                if self._may_touch(one, other, joined):
+                    ab, ba = pair_features(one.kind, other.kind, (one.count, other.count))
+                    features[a, b], features[b, a] = ab, ba
+        self.table, self.features = torch.tensor(table, dtype=torch.int32), features
+
+    def _may_touch(self, a: Shape, b: Shape, joined: bool) -> bool:
+        if a.link == b.link or not (a.category & b.mask or b.category & a.mask):
+            return False
+        below = [s.link for s in (a, b) if s.link >= 0 and self._body(s.link) < 0]
+        if below and len(below) == sum(s.link >= 0 for s in (a, b)):
+            return False  # both are part of the world
+        if joined:
+            return True
+        parents = self.tree.parents
+        return not any(x >= 0 and y >= 0 and parents[x] == y for x, y in ((a.link, b.link), (b.link, a.link)))
+
+    def _body(self, link: int) -> int:
+        """The nearest link at or above `link` whose joint moves; -1: none."""
+        while link >= 0 and self.tree.kinds[link] == 0:
+            link = self.tree.parents[link]
+        return link
+
+    def numbers(
+        self,
+        *,
+        stiffness: Tensor | float = 1.0e5,
+        exponent: Tensor | float = 1.5,
+        dissipation: Tensor | float = 0.5,
+        friction: Tensor | float = 0.5,
+        width: Tensor | float = 1.0e-3,
+        size: Sequence[Tensor | None] | None = None,
+        position: Tensor | None = None,
+        rotation: Tensor | None = None,
+    ) -> Tensor:
+        """(world, shape, 16), laid out as `contact_shapes.shape_vector`.
+
+        Materials: a number, (world,) or (world, shape): stiffness [N/m^exponent], exponent (at least 1.5), dissipation [s/m],
+        friction, width [m/s] of the velocity over which friction is smoothed. size: a tensor (world, sizes) or None for each
+        shape; position (world, shape, 3), rotation (world, shape, 4) in the links' frames; None: as in the shapes.
+        """
+        count = len(self.shapes)
+        given = [
+            t for t in (stiffness, exponent, dissipation, friction, width, position, rotation, *(size or ())) if t is not None
+        ]
+        device = next((t.device for t in given if isinstance(t, Tensor)), torch.device("cpu"))
+
+        def own(values: list) -> Tensor:
+            return torch.tensor([values], dtype=torch.float32, device=device)
+
+        if size is not None and len(size) != count:
+            raise UserError(f"ContactScene.numbers.size: expected {count} entries, one a shape, got {len(size)}")
+        sizes = []
+        for n, shape in enumerate(self.shapes):
+            one = size[n] if size is not None else None
+            if one is None:
+                one = own(list(shape.size) + [0.0] * (4 - len(shape.size)))
+            elif one.dim() != 2 or one.shape[1] != SIZES[shape.kind]:
+                raise UserError(
+                    f"ContactScene.numbers.size[{n}]: expected shape (world, {SIZES[shape.kind]}), got {tuple(one.shape)}"
+                )
+            sizes.append(nn.functional.pad(one, (0, 4 - one.shape[1])))
+        worlds = world_count(*sizes)
+        parts = [torch.stack([expand_worlds(s, worlds) for s in sizes], dim=1)]
+        parts.append(own([s.position for s in self.shapes]) if position is None else position)
+        parts.append(unit(own([s.rotation for s in self.shapes]) if rotation is None else rotation))
+        for name, value in (
+            ("stiffness", stiffness), ("exponent", exponent), ("dissipation", dissipation), ("friction", friction), ("width", width)
+        ):  # fmt: skip
+            t = torch.as_tensor(value, dtype=torch.float32, device=device)
+            if t.dim() < 2:
+                t = t.reshape(-1, 1).expand(-1, count)
+            least = {"exponent": 1.5, "width": 1e-9}.get(name, 0.0)
+            if t.dim() != 2 or t.shape[1] != count:
+                raise UserError(
+                    f"ContactScene.numbers.{name}: expected a number, (world,) or (world, {count}), got {tuple(t.shape)}"
+                )
+            if not bool((t.detach() >= least).all()):
+                raise UserError(f"ContactScene.numbers.{name}: expected at least {least:g}, got {float(t.detach().amin()):.4g}")
+            parts.append(t[..., None])
+        worlds = world_count(*parts)
+        for name, part, inner in (("position", parts[1], 3), ("rotation", parts[2], 4)):
+            if tuple(part.shape[1:]) != (count, inner):
+                raise UserError(f"ContactScene.numbers.{name}: expected (world, {count}, {inner}), got {tuple(part.shape)}")
+        return torch.cat([expand_worlds(part, worlds) for part in parts], dim=-1)
+
+
+class ContactTrajectory(NamedTuple):
+    """Motion at the beginning and at the end of each frame: node 0 is the initial state."""
+
+    coordinates: Tensor  # (world, frame + 1, nq), see physics.articulation
+    rates: Tensor  # (world, frame + 1, nv)
+    contacts: Tensor  # near pairs of feature and shape, (world, substep), int32
+    remainder: Tensor  # last change of a rate in Newton's method, relative, (world, substep), without gradient
+    interval: float  # between nodes [s]
+
+
+class ContactRollout(nn.Module):
+    """Steps a tree of bodies with contacts through frames.
+
+    Arguments: tree; scene; frame_rate [1/s], frame_count, substeps a frame; pair_capacity and contact_capacity: room for pairs of
+    shapes and for contacts near each other in one world (None: for all that there can be, at most 64 and 256); chunk: frames a call
+    of the step op.
+
+    forward(state, linkage, numbers, gravity, controls, wrenches, points, grid) -> ContactTrajectory. `numbers` of
+    ContactScene.numbers; points [m] (world, point, 3) in the frames of their shapes, one after the other; grid: SdfGrid.
+
+    Gradient: of all inputs but the grid's values (Unsupported); it leaves out the switches: which face or edge a point is nearest
+    to. Errors: UserError for shapes, Unsupported as said; UserError where there is not enough room for contacts.
+    """
+
+    def __init__(
+        self, tree: Topology, scene: ContactScene, *, frame_rate: float, frame_count: int, substeps: int = 1,
+        pair_capacity: int | None = None, contact_capacity: int | None = None, chunk: int | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        if not frame_rate > 0.0 or frame_count < 1 or substeps < 1:
+            raise UserError(
+                f"ContactRollout: expected frame_rate > 0, frame_count and substeps of at least 1, got {frame_rate}, {frame_count}, {substeps}"
+            )
+        self.tree, self.scene = tree, scene
+        self.frame_rate, self.frame_count, self.substeps = float(frame_rate), int(frame_count), int(substeps)
+        pairs = int(((scene.features + scene.features.T) > 0).triu().sum())
+        self.pair_capacity = pair_capacity or max(1, min(pairs, 64))
+        self.contact_capacity = contact_capacity or max(1, min(int(scene.features.sum()), 256))
+        self.chunk = chunk or max(1, min(CHUNK_STEPS // self.substeps, self.frame_count))
+        self.tables = tables(tree)
+
+    def forward(
+        self,
+        state: State,
+        linkage: Linkage,
+        numbers: Tensor,
+        gravity: Tensor | None = None,
+        controls: Tensor | None = None,
+        wrenches: Tensor | None = None,
+        points: Tensor | None = None,
+        grid: SdfGrid | None = None,
+    ) -> ContactTrajectory:
+        tree, scene, q, v = self.tree, self.scene, state.position, state.velocity
+        gravity = q.new_tensor([[0.0, 0.0, -9.81]]) if gravity is None else gravity
+        controls = q.new_zeros(1, 1, len(tree.actuators)) if controls is None else controls
+        wrenches = q.new_zeros(1, 1, len(tree.links), 6) if wrenches is None else wrenches
+        needs_grid = any(shape.kind == "grid" for shape in scene.shapes)
+        if needs_grid != (grid is not None) or (scene.point_count > 0) != (points is not None):
+            raise UserError("ContactRollout: expected points and a grid where the scene has such shapes, and only there")
+        if grid is not None and grid.values.requires_grad:
+            raise Unsupported(
+                "ContactRollout.grid: no gradient to an SDF grid's values; remedy: detach them, or points of a mesh"
+            )
+        points = q.new_zeros(1, 0, 3) if points is None else points
+        values = q.new_zeros(1, 2, 2, 2) if grid is None else grid.values
+        frame = q.new_tensor([[0.0, 0.0, 0.0, 1.0]])
+        if grid is not None:
+            frame = torch.cat([grid.origin, grid.origin.new_tensor([grid.spacing])])[None]
+        for name, tensor, inner in (
+            ("state.position", q, (tree.coordinate_count,)), ("state.velocity", v, (tree.rate_count,)), ("gravity", gravity, (3,)),
+            ("numbers", numbers, (len(scene.shapes), 16)), ("points", points, (scene.point_count, 3)),
+        ):  # fmt: skip
+            if tensor.dim() != 1 + len(inner) or tuple(tensor.shape[1:]) != inner:
+                expected = ", ".join(map(str, ("world", *inner)))
+                raise UserError(f"ContactRollout.{name}: expected shape ({expected}), got {tuple(tensor.shape)}")
+        packed = pack_links(linkage), pack_dofs(linkage), pack_actuators(linkage)
+        worlds = world_count(q, v, gravity, controls, wrenches, numbers, points, values, *packed)
+        q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
+        shared = [t.to(q.device) for t in (scene.table, scene.features, *self.tables)]
+        coordinates, rates, contacts, remainders = [q[:, None]], [v[:, None]], [], []
+        done = 0
+        while done < self.frame_count:
+            frames = min(self.chunk, self.frame_count - done)
+            now = [t if t.shape[1] == 1 else t[:, done : done + frames] for t in (controls, wrenches)]
+            next_q, next_v, near, left = contact_step(
+                q, v, *packed, *now, gravity, numbers, points, values, frame, *shared,
+                dt=1.0 / (self.frame_rate * self.substeps), substeps=self.substeps, frames=frames,
+                pair_capacity=self.pair_capacity, contact_capacity=self.contact_capacity,
+            )  # fmt: skip
+            for parts, part in ((coordinates, next_q), (rates, next_v), (contacts, near), (remainders, left)):
+                parts.append(part)
+            q, v = next_q[:, -1], next_v[:, -1]
+            done += frames
+        joined = [torch.cat(parts, dim=1) for parts in (coordinates, rates, contacts, remainders)]
+        return ContactTrajectory(*joined, 1.0 / self.frame_rate)

@@ -1,0 +1,205 @@
+r"""Where two shapes touch: feature points with a radius on one, the signed distance of the other.
+
+A contact is (shape a, feature, shape b). The feature is a point y of a, with a radius: gap = phi_b(y) - radius, normal
+n = grad phi_b, pushing a away from b. Distances and normals come from `geometry.sdf_distances`, whose adjoints differentiate the
+normal too: it follows poses, sizes and the shape under it.
+
+    sphere        its centre
+    capsule       the ends of its axis; against a capsule the closest points of the two axes (Ericson, "Real-Time Collision
+                  Detection", 2005, 5.1.9)
+    box           its corners; against a half space exactly, else balls of INSET times its least half extent in the corners, so that a
+                  corner above an edge has a normal that is defined
+    rounded box   the corners of the box inside, with the rounding
+    ellipsoid     against a half space: the point farthest along -n, y = -r (r R^T n) / |r R^T n|
+    points        each point of a mesh
+
+The pairs that have features, and on which side, are in `pair_features`. Edges of boxes against edges, and a capsule's shaft against
+an edge, have none: such a crossing is not felt until a corner or an end is inside.
+"""
+
+import warp as wp
+
+from dvc.errors import Unsupported
+from geometry.sdf_distances import BOX, CAPSULE, ELLIPSOID, HALF_SPACE, ROUNDED_BOX, SPHERE, primitive_distance
+from geometry.sdf_grid import grid_hessian, grid_sample
+
+INSET = wp.constant(0.02)
+GRID = wp.constant(10)
+POINTS = wp.constant(11)
+KINDS = {
+    "sphere": int(SPHERE), "ellipsoid": int(ELLIPSOID), "box": int(BOX), "rounded_box": int(ROUNDED_BOX), "capsule": int(CAPSULE),
+    "half_space": int(HALF_SPACE), "grid": int(GRID), "points": int(POINTS),
+}  # fmt: skip
+SOLIDS = ("box", "rounded_box")
+FLAT = ("half_space", "grid")  # against these every shape with features has all that it needs
+
+shape_vector = wp.types.vector(length=16, dtype=float)
+# layout: 0-3 size (as in geometry.sdf_distances), 4-6 position, 7-10 rotation in the link's frame, 11-15 material_vector
+
+
+def feature_count(kind: str, target: str, points: int = 0) -> int:
+    """Features of a shape of `kind` that are tested against the distance of a `target`; 0: none."""
+    if target == "points" or kind in FLAT:
+        return 0
+    if kind == "points":
+        return points
+    if kind == "sphere":
+        return 1
+    if kind == "capsule":
+        return {"sphere": 0, "ellipsoid": 0, "capsule": 1}.get(target, 2)
+    if kind in SOLIDS:
+        return 8 if target in (*FLAT, *SOLIDS, "capsule") else 0
+    return 1 if kind == "ellipsoid" and target == "half_space" else 0
+
+
+def pair_features(first: str, second: str, points: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+    """(features of the first against the second, features of the second against the first).
+
+    Raises: Unsupported where neither has any: two flat ones, an ellipsoid and another without corners or centre.
+    """
+    forward = feature_count(first, second, points[0])
+    backward = feature_count(second, first, points[1])
+    if first == second and first in ("sphere", "capsule"):
+        backward = 0  # the same contact, seen from the other side
+    if forward + backward == 0:
+        raise Unsupported(f"contact between {first} and {second}: not supported; remedy: points of a mesh for one of them")
+    return forward, backward
+
+
+@wp.func
+def grid_value(values: wp.array4d(dtype=float), w: int, u: wp.vec3) -> wp.vec4:
+    return grid_sample(values, w, u, 1)
+
+
+@wp.func_grad(grid_value)
+def adj_grid_value(values: wp.array4d(dtype=float), w: int, u: wp.vec3, adj_ret: wp.vec4):
+    s = grid_sample(values, w, u, 1)
+    bend = grid_hessian(values, w, u, 1) * wp.vec3(adj_ret[1], adj_ret[2], adj_ret[3])
+    wp.adjoint[u] += wp.vec3(s[1], s[2], s[3]) * adj_ret[0] + bend
+
+
+@wp.func
+def grid_distance(values: wp.array4d(dtype=float), frame: wp.vec4, w: int, p: wp.vec3):
+    """(distance, gradient) of a grid whose first node is at `frame`'s first three, spacing its last; tricubic."""
+    u = (p - wp.vec3(frame[0], frame[1], frame[2])) / frame[3]
+    top = wp.vec3(float(values.shape[1] - 1), float(values.shape[2] - 1), float(values.shape[3] - 1))
+    c = wp.vec3(wp.clamp(u[0], 0.0, top[0]), wp.clamp(u[1], 0.0, top[1]), wp.clamp(u[2], 0.0, top[2]))
+    inside = grid_value(values, w, c)
+    d = inside[0]
+    g = wp.vec3(inside[1], inside[2], inside[3]) / frame[3]
+    out = (u - c) * frame[3]
+    square = wp.dot(out, out)
+    if square > 1.0e-16:
+        g = wp.vec3(wp.where(out[0] != 0.0, 0.0, g[0]), wp.where(out[1] != 0.0, 0.0, g[1]), wp.where(out[2] != 0.0, 0.0, g[2]))
+        if d >= 0.0:
+            root = wp.sqrt(d * d + square)
+            g = (g * d + out) / root
+            d = root
+        else:
+            e = wp.sqrt(square)
+            g = g + out / e
+            d = d + e
+    return wp.vec4(d, g[0], g[1], g[2])
+
+
+@wp.func
+def corner(k: int):
+    x = float(1.0)
+    y = float(1.0)
+    z = float(1.0)
+    if (k & 1) == 0:
+        x = -1.0
+    if (k & 2) == 0:
+        y = -1.0
+    if (k & 4) == 0:
+        z = -1.0
+    return wp.vec3(x, y, z)
+
+
+@wp.func
+def axis_parameter(r: wp.vec3, a: wp.vec3, b: wp.vec3, half_a: float, half_b: float):
+    """Where on the segment of direction a its closest point to that of direction b lies; r from b's centre to a's, all unit."""
+    along = wp.dot(a, b)
+    ra = wp.dot(r, a)
+    rb = wp.dot(r, b)
+    steep = 1.0 - along * along
+    s = float(0.0)
+    if steep > 1.0e-6:
+        s = wp.clamp((along * rb - ra) / steep, -half_a, half_a)
+    t = s * along + rb
+    if t > half_b:
+        s = wp.clamp(along * half_b - ra, -half_a, half_a)
+    elif t < -half_b:
+        s = wp.clamp(-along * half_b - ra, -half_a, half_a)
+    return s
+
+
+@wp.func
+def feature_point(
+    kind: int, size: wp.vec4, k: int, target: int, target_size: wp.vec4, r: wp.vec3, turn: wp.mat33, point: wp.vec3
+):
+    """(point, radius) in the frame of a. r: from b's centre to a's, turn: b to a, both in a's axes."""
+    out = wp.vec4(0.0, 0.0, 0.0, 0.0)
+    if kind == SPHERE:
+        out = wp.vec4(0.0, 0.0, 0.0, size[0])
+    elif kind == CAPSULE:
+        s = size[0]
+        if k == 0:
+            s = -size[0]
+        if target == CAPSULE:
+            s = axis_parameter(r, wp.vec3(0.0, 0.0, 1.0), wp.vec3(turn[0, 2], turn[1, 2], turn[2, 2]), size[0], target_size[0])
+        out = wp.vec4(0.0, 0.0, s, size[1])
+    elif kind == BOX or kind == ROUNDED_BOX:
+        radius = size[3]
+        if kind == BOX:
+            radius = 0.0
+            if target != HALF_SPACE:
+                radius = INSET * wp.min(size[0], wp.min(size[1], size[2]))
+        e = corner(k)
+        out = wp.vec4(e[0] * (size[0] - radius), e[1] * (size[1] - radius), e[2] * (size[2] - radius), radius)
+    elif kind == ELLIPSOID:
+        m = wp.vec3(size[0] * turn[0, 2], size[1] * turn[1, 2], size[2] * turn[2, 2])
+        y = wp.cw_mul(wp.vec3(size[0], size[1], size[2]), m) * (-1.0 / wp.sqrt(wp.dot(m, m)))
+        out = wp.vec4(y[0], y[1], y[2], 0.0)
+    else:
+        out = wp.vec4(point[0], point[1], point[2], 0.0)
+    return out
+
+
+@wp.func
+def turn_of(p: shape_vector):
+    return wp.quat(p[7], p[8], p[9], p[10])
+
+
+@wp.func
+def size_of(p: shape_vector):
+    return wp.vec4(p[0], p[1], p[2], p[3])
+
+
+@wp.func
+def touch(
+    a: shape_vector, b: shape_vector, kind_a: int, kind_b: int, k: int, point: wp.vec3,
+    turn_a: wp.quat, turn_b: wp.quat, place_a: wp.vec3, place_b: wp.vec3,
+    values: wp.array4d(dtype=float), frame: wp.vec4, w: int,
+):  # fmt: skip
+    """(gap, normal, arm from a's link, arm from b's link), world axes; turn and place are those of the links."""
+    qa = turn_a * turn_of(a)
+    qb = turn_b * turn_of(b)
+    centre_a = wp.quat_rotate(turn_a, wp.vec3(a[4], a[5], a[6]))
+    centre_b = wp.quat_rotate(turn_b, wp.vec3(b[4], b[5], b[6]))
+    between = (place_a - place_b) + centre_a - centre_b
+    turn = wp.quat_to_matrix(wp.quat_inverse(qa) * qb)
+    f = feature_point(kind_a, size_of(a), k, kind_b, size_of(b), wp.quat_rotate_inv(qa, between), turn, point)
+    y = wp.quat_rotate(qa, wp.vec3(f[0], f[1], f[2]))
+    z = wp.quat_rotate_inv(qb, between + y)
+    phi = wp.vec4(0.0, 0.0, 0.0, 0.0)
+    if kind_b == GRID:
+        phi = grid_distance(values, frame, w, z)
+    else:
+        phi = primitive_distance(kind_b, size_of(b), z)
+    n = wp.quat_rotate(qb, wp.vec3(phi[1], phi[2], phi[3]))
+    gap = phi[0] - f[3]
+    back = n * (f[3] + 0.5 * gap)
+    arm_a = centre_a + y - back
+    arm_b = arm_a + (place_a - place_b)
+    return gap, n, arm_a, arm_b
