@@ -25,12 +25,12 @@ SPHERICAL_JOINT = wp.constant(SPHERICAL)
 @wp.func
 def is_single(kind: int):
     """Whether the joint has one coordinate and one rate."""
-    return kind == REVOLUTE_JOINT or kind == PRISMATIC_JOINT  # noqa: SIM109 (kernels know no `in`)
+    return kind > FREE_JOINT and kind < SPHERICAL_JOINT
 
 
 @wp.func
 def has_quaternion(kind: int):
-    return kind == FREE_JOINT or kind == SPHERICAL_JOINT  # noqa: SIM109
+    return kind > 0 and not is_single(kind)
 
 
 @wp.func

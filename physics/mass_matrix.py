@@ -334,41 +334,43 @@ def newton_kernel(
     )  # fmt: skip
     merit = float(start)
     done = int(0)
-    for iteration in range(ITERATIONS):
+    iteration = int(0)
+    while done == 0 and iteration < ITERATIONS:
+        change = renew_slopes(
+            w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
+            matrix, before, slopes,
+        )  # fmt: skip
+        if iteration == 0 or change > SAME:
+            assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, contact_matrix, factors)
+            factorise(w, s, count, factors)
+        elif iteration > 0:
+            done = 1  # R is linear as far as it matters: this step ends it
+        for i in range(count):
+            step[w, i] = residual[w, i]
+        solve(w, s, count, factors, step)
+        small = int(1)
+        for i in range(count):
+            a = accelerations[w, s, i] - step[w, i]
+            accelerations[w, s, i] = a
+            if wp.abs(step[w, i]) * h > PRECISION * (LEAST_RATE + wp.abs(rates[w, s, i] + h * a)):
+                small = 0
+        if small == 1 and iteration > 0:
+            done = 1
         if done == 0:
-            change = renew_slopes(
-                w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
-                matrix, before, slopes,
+            trial = evaluate(
+                w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
+                bias, matrix, contact, contact_matrix, residual,
             )  # fmt: skip
-            if iteration == 0 or change > SAME:
-                assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, contact_matrix, factors)
-                factorise(w, s, count, factors)
-            elif iteration > 0:
-                done = 1  # R is linear as far as it matters: this step ends it
-            for i in range(count):
-                step[w, i] = residual[w, i]
-            solve(w, s, count, factors, step)
-            small = int(1)
-            for i in range(count):
-                a = accelerations[w, s, i] - step[w, i]
-                accelerations[w, s, i] = a
-                if wp.abs(step[w, i]) * h > PRECISION * (LEAST_RATE + wp.abs(rates[w, s, i] + h * a)):
-                    small = 0
-            if small == 1 and iteration > 0:
-                done = 1
-            if done == 0:
+            fraction = float(1.0)
+            halvings = int(0)
+            while trial > merit and trial > ROUNDING * start and halvings < HALVINGS:
+                halvings += 1
+                fraction = 0.5 * fraction
+                for i in range(count):
+                    accelerations[w, s, i] = accelerations[w, s, i] + fraction * step[w, i]
                 trial = evaluate(
-                    w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
-                    bias, matrix, contact, contact_matrix, residual,
-                )  # fmt: skip
-                fraction = float(1.0)
-                for _ in range(HALVINGS):
-                    if trial > merit and trial > ROUNDING * start:
-                        fraction = 0.5 * fraction
-                        for i in range(count):
-                            accelerations[w, s, i] = accelerations[w, s, i] + fraction * step[w, i]
-                        trial = evaluate(
-                            w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree,
-                            drives, bias, matrix, contact, contact_matrix, residual,
-                        )  # fmt: skip
-                merit = trial
+                        w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree,
+                        drives, bias, matrix, contact, contact_matrix, residual,
+                    )  # fmt: skip
+            merit = trial
+        iteration += 1
