@@ -233,6 +233,7 @@ def test_backward_after_its_trace_was_dropped():
     assert torch.autograd.grad(y.sum(), x)[0].tolist() == [2.0, 2.0]
 
 
+@pytest.mark.slow
 def test_compilation_is_announced_once(monkeypatch, tmp_path):
     lines = []
     monkeypatch.setattr(dvc.warp_op, "on_compile", lines.append)

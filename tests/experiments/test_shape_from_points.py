@@ -50,6 +50,7 @@ def test_an_ellipsoid_from_its_points(ellipsoid: Path, tmp_path: Path, monkeypat
     assert float(task.pipeline(["loss"])["loss"].detach()) < 3.0
 
 
+@pytest.mark.slow
 def test_noise_is_found_and_drawn_as_said(ellipsoid: Path, tmp_path: Path) -> None:
     task = job(target=str(ellipsoid), noise=0.02)
 

@@ -56,6 +56,7 @@ def numbers_of_files(folder: Path) -> tuple[float, float, float]:
     return angle, float(np.hypot(center[0], center[1])), float(center[2])
 
 
+@pytest.mark.slow
 def test_a_body_becomes_a_top_and_its_files_give_the_same_numbers(body: Path, tmp_path: Path) -> None:
     task = job(body)
     with Recorder(tmp_path / "run", {}, wandb="disabled", show_progress=False) as recorder:

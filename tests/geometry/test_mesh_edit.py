@@ -82,6 +82,7 @@ def test_repair_fills_holes_that_touch_at_a_vertex():
     assert repair(record(vertices, faces[5:])).border_edges > 0
 
 
+@pytest.mark.slow
 @pytest.mark.data("stanford_bunny")
 def test_bunny_is_closed_by_repair_and_decimated():
     bunny = record(*read_mesh(data.find("stanford_bunny")))

@@ -119,6 +119,7 @@ QUANTITIES = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=350, deadline=None)
 @given(
     seed=st.integers(0, 2**31 - 1),

@@ -114,6 +114,7 @@ def test_errors_are_one_clear_line(call, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-7, 1.0000001]), min_size=18, max_size=18),

@@ -119,6 +119,7 @@ def disjoint(s: np.ndarray, t: np.ndarray) -> bool:
     return any((s @ a).max() < (t @ a).min() or (t @ a).max() < (s @ a).min() for a in axes)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), size=st.integers(2, 5))
 def test_lattice_soups_that_touch_and_share_planes_equal_an_exact_twin(seed, size):

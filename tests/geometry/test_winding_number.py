@@ -95,6 +95,7 @@ def test_seam_is_no_border():
     assert len(edges) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [mesh_of(*icosphere(2)), open_sphere(), mesh_of(*box_mesh())], ids=["closed", "open", "box"])
 def test_grid_against_the_exact_sum(mesh):
     """Nodes of the box mesh lie on its faces and edges: those are left out, all others must be right."""

@@ -161,6 +161,7 @@ def test_sphere_mesh(name):
     compare(name, gradients(2, 64, shape="sphere")[name], shape="sphere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["pair", "shell"])
 def test_hidden_edges_and_inner_sides(shape):
     rows = gradients(2, shape=shape)
