@@ -1,8 +1,8 @@
 r"""Which pairs of shapes may touch: bounding balls against each other, all pairs or through a bounding volume hierarchy.
 
-Few shapes: all pairs of a world are compared. Many: a `wp.Bvh` over the boxes of all worlds' balls, a group a world, rebuilt at each
-step (Warp's builder; O(n log n)); half spaces, which have no bounds, are compared with all. Pairs are found without gradient: a
-pair that is not near gives no force, so nothing is lost.
+Few shapes: all pairs of a world are compared. Many: a `wp.Bvh` over the boxes of all worlds' balls, a group a world, rebuilt at
+each step (Warp's builder; O(n log n)); half spaces, which have no bounds, are compared with all. Pairs are found without
+gradient: a pair that is not near gives no force, so nothing is lost.
 """
 
 import warp as wp
@@ -20,7 +20,7 @@ ENDLESS = wp.constant(1.0e9)
 def bounding_radius(kind: int, p: shape_vector):
     """About the shape's own origin [m]. Grids and points: size[0]."""
     radius = p[0]
-    if kind == BOX or kind == ROUNDED_BOX:
+    if kind == BOX or kind == ROUNDED_BOX:  # noqa: SIM109
         radius = wp.length(wp.vec3(p[0], p[1], p[2]))
     elif kind == ELLIPSOID:
         radius = wp.max(p[0], wp.max(p[1], p[2]))
@@ -79,11 +79,10 @@ def all_pairs_kernel(
     shapes = features.shape[0]
     for a in range(shapes):
         for b in range(a + 1, shapes):
-            if features[a, b] + features[b, a] > 0:
-                if not apart(balls[w, a], balls[w, b]):
-                    if total < near.shape[1]:
-                        near[w, total] = wp.vec2i(a, b)
-                    total = total + 1
+            if features[a, b] + features[b, a] > 0 and not apart(balls[w, a], balls[w, b]):
+                if total < near.shape[1]:
+                    near[w, total] = wp.vec2i(a, b)
+                total = total + 1
     count[w] = total
 
 
@@ -112,11 +111,11 @@ def tree_pairs_kernel(
     item = int(0)
     while wp.bvh_query_next(query, item):
         b = item - w * shape_count
-        if b > a and shapes[b, 1] != HALF_SPACE and features[a, b] + features[b, a] > 0:
-            if not apart(balls[w, a], balls[w, b]):
-                place = wp.atomic_add(count, w, 1)
-                if place < near.shape[1]:
-                    near[w, place] = wp.vec2i(a, b)
+        allowed = b > a and shapes[b, 1] != HALF_SPACE and features[a, b] + features[b, a] > 0
+        if allowed and not apart(balls[w, a], balls[w, b]):
+            place = wp.atomic_add(count, w, 1)
+            if place < near.shape[1]:
+                near[w, place] = wp.vec2i(a, b)
 
 
 class BroadPhase:

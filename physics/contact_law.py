@@ -1,15 +1,15 @@
 r"""The force of one contact: compliant along the normal, Coulomb's law smoothed across it.
 
-With the gap g, the normal n (towards the body that is pushed), its velocity u against the other, u_n = n.u, u_t = u - n u_n, all
-at the end of the step (g_end = g + h u_n), penetration d = -g_end and d' = -u_n:
+With the gap g, the normal n (towards the body that is pushed), its velocity u against the other, u_n = n.u, u_t = u - n u_n,
+all at the end of the step (g_end = g + h u_n), penetration d = -g_end and d' = -u_n:
 
     f_n = k d^p ramp(1 + c d'),   d > 0                       (Hunt and Crossley, "Coefficient of restitution interpreted as
                                                                damping in vibroimpact", 1975)
     f   = n f_n - mu f_n u_t / sqrt(u_t . u_t + e^2)
 
 ramp(y) is max(0, y) with a corner rounded over |y| < BEND: y beyond it, (y + BEND)^2 / (4 BEND) within. So f is continuously
-differentiable, at touch-down too, for p > 1; it never pulls, and at rest the penetration is that of f_n = k d^p exactly. Because
-friction is smooth, a contact creeps: at the fraction q of the cone with the speed e q / sqrt(1 - q^2).
+differentiable, at touch-down too, for p > 1; it never pulls, and at rest the penetration is that of f_n = k d^p exactly.
+Because friction is smooth, a contact creeps: at the fraction q of the cone with the speed e q / sqrt(1 - q^2).
 """
 
 import warp as wp

@@ -3,9 +3,9 @@ r"""Accelerations of a tree with contacts, found by Newton's method. No gradient
     R(a) = H a + armature a + c - tau(q^, v^) - sum over contacts J^T f(J v^) = 0,     v^ = v + h a
     A    = dR/da = H + armature - h dtau/dv - h^2 dtau/dq - h sum J^T (df/du) J
 
-Steps go along -A^-1 R and are halved until the sum of R_i^2 / H_ii falls. Where that takes a step too small, friction enters A as
-a damper of its present strength (`secant`): a lagged iteration that does not overshoot where sliding turns into sticking. At the end A
-is that of the solution, exactly, for the adjoint.
+Steps go along -A^-1 R and are halved until the sum of R_i^2 / H_ii falls. Where that takes a step too small, friction enters A
+as a damper of its present strength (`secant`): a lagged iteration that does not overshoot where sliding turns into sticking. At
+the end A is that of the solution, exactly, for the adjoint.
 """
 
 import warp as wp
@@ -19,6 +19,7 @@ ITERATIONS = wp.constant(40)
 HALVINGS = wp.constant(6)
 LEAST_GAIN = wp.constant(0.9)  # of the merit in one step; below it the next step is lagged
 PRECISION = wp.constant(1.0e-6)  # of a rate, or of the least rate that counts
+ROUGH = wp.constant(1.0e-4)  # the same, where the merit is noise already
 LEAST_RATE = wp.constant(1.0e-2)  # [rad/s] or [m/s]
 ROUNDING = wp.constant(1.0e-11)  # share of the merit at the start below which it is noise
 
@@ -105,7 +106,7 @@ def contact_newton_kernel(
     order: wp.array3d(dtype=int),
     remainder: wp.array2d(dtype=float),
 ):
-    """From `accelerations` as they are to those with R = 0, and A there, factorised. remainder: the last change of a rate, relative."""
+    """From `accelerations` as they are to those with R = 0, and A there, factorised; the last change of a rate, relative."""
     w = wp.tid()
     count = dof_numbers.shape[1]
     contacts = wp.min(found_count[w, s], gaps.shape[1])
@@ -120,8 +121,8 @@ def contact_newton_kernel(
     for _ in range(ITERATIONS):
         if done == 0:
             renew_slopes(
-                w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, matrix,
-                before, slopes,
+                w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
+                matrix, before, slopes,
             )  # fmt: skip
             assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, none_matrix, factors)
             add_contacts(w, s, h, contacts, secant, rates, accelerations, gaps, normals, materials, jacobian, factors)
@@ -156,7 +157,7 @@ def contact_newton_kernel(
                     trial = merit_with_contacts(
                         w, s, h, contacts, rates, accelerations, matrix, gaps, normals, materials, jacobian, residual
                     )
-            if small == 1 and secant == 0.0:
+            if secant == 0.0 and (small == 1 or (trial <= ROUNDING * start and largest < ROUGH)):
                 done = 1
             secant = wp.where(trial > LEAST_GAIN * merit and secant == 0.0 and trial > ROUNDING * start, 1.0, 0.0)
             merit = trial

@@ -20,16 +20,17 @@ from physics.contact_shapes import KINDS, pair_features
 from physics.contact_step import contact_step
 
 SIZES = {"sphere": 1, "ellipsoid": 3, "box": 3, "rounded_box": 4, "capsule": 2, "half_space": 0, "grid": 1, "points": 1}
-CHUNK_STEPS = 64
+CHUNK_STEPS = 64  # substeps a call of the step op
+MOST_PAIRS, MOST_CONTACTS = 4096, 512
 
 
 class Shape(NamedTuple):
     """A shape on a link; link -1 is the world.
 
-    size [m], as in geometry.sdf_distances: sphere (radius), capsule (half length, radius), axis z; box (half extents), rounded_box
-    (half extents with the rounding, rounding), ellipsoid (semi-axes), half_space (), solid below z = 0; grid and points (radius of a
-    ball about the shape's origin that holds it). `count` is the number of points of a "points" shape. Two shapes may touch where a
-    bit of one's category is set in the other's mask, one way round or both.
+    size [m], as in geometry.sdf_distances: sphere (radius), capsule (half length, radius), axis z; box (half extents),
+    rounded_box (half extents with the rounding, rounding), ellipsoid (semi-axes), half_space (), solid below z = 0; grid and
+    points (radius of a ball about the shape's origin that holds it). `point_count` is that of a "points" shape. Two shapes may
+    touch where a bit of one's category is set in the other's mask, one way round or both.
     """
 
     kind: str
@@ -37,7 +38,7 @@ class Shape(NamedTuple):
     size: tuple[float, ...] = ()
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     rotation: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    count: int = 0
+    point_count: int = 0
     category: int = 1
     mask: int = 1
 
@@ -46,8 +47,8 @@ class ContactScene:
     """Which shapes there are and which may touch; and the packing of their numbers.
 
     Shapes of one link do not touch each other, nor do those of links that are joined to each other (`joined=True` lets them).
-    Raises: UserError for unknown kinds, links or sizes; Unsupported for a pair of kinds that cannot touch (both on links, or one
-    on a link and one in the world) and for several grids.
+    Raises: UserError for unknown kinds, links or sizes; Unsupported for a pair of shapes whose kinds have no contact
+    (`contact_shapes.pair_features`), where masks let them touch, and for several grids.
     """
 
     def __init__(self, tree: Topology, shapes: Sequence[Shape], joined: bool = False):
@@ -65,10 +66,12 @@ class ContactScene:
                 raise UserError(f"{where}: a {shape.kind} has {SIZES[shape.kind]} sizes, got {len(shape.size)}")
             if any(not s > 0.0 for s in shape.size):
                 raise UserError(f"{where}: expected sizes above 0, got {shape.size}")
-            if (shape.kind == "points") != (shape.count > 0):
-                raise UserError(f"{where}: expected a count of points for kind 'points' and for no other, got {shape.count}")
+            if (shape.kind == "points") != (shape.point_count > 0):
+                raise UserError(
+                    f"{where}: expected a count of points for kind 'points' and for no other, got {shape.point_count}"
+                )
             table.append((shape.link + 1, KINDS[shape.kind], first))
-            first += shape.count
+            first += shape.point_count
         if sum(shape.kind == "grid" for shape in self.shapes) > 1:
             raise Unsupported("ContactScene: one SDF grid a scene; remedy: points of a mesh, or primitives, for the others")
         self.point_count = first
@@ -76,7 +79,7 @@ class ContactScene:
         for a, one in enumerate(self.shapes):
             for b, other in enumerate(self.shapes[:a]):
                 if self._may_touch(one, other, joined):
-                    ab, ba = pair_features(one.kind, other.kind, (one.count, other.count))
+                    ab, ba = pair_features(one.kind, other.kind, (one.point_count, other.point_count))
                     features[a, b], features[b, a] = ab, ba
         self.table, self.features = torch.tensor(table, dtype=torch.int32), features
 
@@ -140,9 +143,8 @@ class ContactScene:
         parts = [torch.stack([expand_worlds(s, worlds) for s in sizes], dim=1)]
         parts.append(own([s.position for s in self.shapes]) if position is None else position)
         parts.append(unit(own([s.rotation for s in self.shapes]) if rotation is None else rotation))
-        for name, value in (
-            ("stiffness", stiffness), ("exponent", exponent), ("dissipation", dissipation), ("friction", friction), ("width", width)
-        ):  # fmt: skip
+        names = ("stiffness", "exponent", "dissipation", "friction", "width")
+        for name, value in zip(names, (stiffness, exponent, dissipation, friction, width), strict=True):
             t = torch.as_tensor(value, dtype=torch.float32, device=device)
             if t.dim() < 2:
                 t = t.reshape(-1, 1).expand(-1, count)
@@ -174,15 +176,15 @@ class ContactTrajectory(NamedTuple):
 class ContactRollout(nn.Module):
     """Steps a tree of bodies with contacts through frames.
 
-    Arguments: tree; scene; frame_rate [1/s], frame_count, substeps a frame; pair_capacity and contact_capacity: room for pairs of
-    shapes and for contacts near each other in one world (None: for all that there can be, at most 64 and 256); chunk: frames a call
-    of the step op.
+    Arguments: tree; scene; frame_rate [1/s], frame_count, substeps a frame; pair_capacity and contact_capacity: room for pairs
+    of shapes and for contacts near each other in one world (None: for all that there can be, at most 4096 and 512);
+    chunk: frames a call of the step op.
 
     forward(state, linkage, numbers, gravity, controls, wrenches, points, grid) -> ContactTrajectory. `numbers` of
     ContactScene.numbers; points [m] (world, point, 3) in the frames of their shapes, one after the other; grid: SdfGrid.
 
-    Gradient: of all inputs but the grid's values (Unsupported); it leaves out the switches: which face or edge a point is nearest
-    to. Errors: UserError for shapes, Unsupported as said; UserError where there is not enough room for contacts.
+    Gradient: of all inputs but the grid's values (Unsupported); it leaves out the switches: which face or edge a point is
+    nearest to. Errors: UserError for shapes, Unsupported as said; UserError where there is not enough room for contacts.
     """
 
     def __init__(
@@ -192,13 +194,14 @@ class ContactRollout(nn.Module):
         super().__init__()
         if not frame_rate > 0.0 or frame_count < 1 or substeps < 1:
             raise UserError(
-                f"ContactRollout: expected frame_rate > 0, frame_count and substeps of at least 1, got {frame_rate}, {frame_count}, {substeps}"
+                "ContactRollout: expected frame_rate > 0, frame_count and substeps of at least 1, got "
+                f"{frame_rate}, {frame_count}, {substeps}"
             )
         self.tree, self.scene = tree, scene
         self.frame_rate, self.frame_count, self.substeps = float(frame_rate), int(frame_count), int(substeps)
         pairs = int(((scene.features + scene.features.T) > 0).triu().sum())
-        self.pair_capacity = pair_capacity or max(1, min(pairs, 64))
-        self.contact_capacity = contact_capacity or max(1, min(int(scene.features.sum()), 256))
+        self.pair_capacity = pair_capacity or max(1, min(pairs, MOST_PAIRS))
+        self.contact_capacity = contact_capacity or max(1, min(int(scene.features.sum()), MOST_CONTACTS))
         self.chunk = chunk or max(1, min(CHUNK_STEPS // self.substeps, self.frame_count))
         self.tables = tables(tree)
 
@@ -230,7 +233,8 @@ class ContactRollout(nn.Module):
         if grid is not None:
             frame = torch.cat([grid.origin, grid.origin.new_tensor([grid.spacing])])[None]
         for name, tensor, inner in (
-            ("state.position", q, (tree.coordinate_count,)), ("state.velocity", v, (tree.rate_count,)), ("gravity", gravity, (3,)),
+            ("state.position", q, (tree.coordinate_count,)), ("state.velocity", v, (tree.rate_count,)),
+            ("gravity", gravity, (3,)),
             ("numbers", numbers, (len(scene.shapes), 16)), ("points", points, (scene.point_count, 3)),
         ):  # fmt: skip
             if tensor.dim() != 1 + len(inner) or tuple(tensor.shape[1:]) != inner:
@@ -240,7 +244,9 @@ class ContactRollout(nn.Module):
         worlds = world_count(q, v, gravity, controls, wrenches, numbers, points, values, *packed)
         q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
         shared = [t.to(q.device) for t in (scene.table, scene.features, *self.tables)]
-        coordinates, rates, contacts, remainders = [q[:, None]], [v[:, None]], [], []
+        coordinates, rates = [q[:, None]], [v[:, None]]
+        contacts: list[Tensor] = []
+        remainders: list[Tensor] = []
         done = 0
         while done < self.frame_count:
             frames = min(self.chunk, self.frame_count - done)
@@ -254,5 +260,5 @@ class ContactRollout(nn.Module):
                 parts.append(part)
             q, v = next_q[:, -1], next_v[:, -1]
             done += frames
-        joined = [torch.cat(parts, dim=1) for parts in (coordinates, rates, contacts, remainders)]
-        return ContactTrajectory(*joined, 1.0 / self.frame_rate)
+        c, r, n, e = (torch.cat(parts, dim=1) for parts in (coordinates, rates, contacts, remainders))
+        return ContactTrajectory(c, r, n, e, 1.0 / self.frame_rate)

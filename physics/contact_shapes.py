@@ -1,20 +1,20 @@
 r"""Where two shapes touch: feature points with a radius on one, the signed distance of the other.
 
 A contact is (shape a, feature, shape b). The feature is a point y of a, with a radius: gap = phi_b(y) - radius, normal
-n = grad phi_b, pushing a away from b. Distances and normals come from `geometry.sdf_distances`, whose adjoints differentiate the
-normal too: it follows poses, sizes and the shape under it.
+n = grad phi_b, pushing a away from b. Distances and normals come from `geometry.sdf_distances`, whose adjoints differentiate
+the normal too: it follows poses, sizes and the shape under it.
 
     sphere        its centre
     capsule       the ends of its axis; against a capsule the closest points of the two axes (Ericson, "Real-Time Collision
                   Detection", 2005, 5.1.9)
-    box           its corners; against a half space exactly, else balls of INSET times its least half extent in the corners, so that a
-                  corner above an edge has a normal that is defined
+    box           its corners; against a half space exactly, else balls of INSET times its least half extent in the corners, so
+                  that a corner above an edge has a normal that is defined
     rounded box   the corners of the box inside, with the rounding
     ellipsoid     against a half space: the point farthest along -n, y = -r (r R^T n) / |r R^T n|
     points        each point of a mesh
 
-The pairs that have features, and on which side, are in `pair_features`. Edges of boxes against edges, and a capsule's shaft against
-an edge, have none: such a crossing is not felt until a corner or an end is inside.
+The pairs that have features, and on which side, are in `pair_features`. Edges of boxes against edges, and a capsule's shaft
+against an edge, have none: such a crossing is not felt until a corner or an end is inside.
 """
 
 import warp as wp
@@ -27,8 +27,8 @@ INSET = wp.constant(0.02)
 GRID = wp.constant(10)
 POINTS = wp.constant(11)
 KINDS = {
-    "sphere": int(SPHERE), "ellipsoid": int(ELLIPSOID), "box": int(BOX), "rounded_box": int(ROUNDED_BOX), "capsule": int(CAPSULE),
-    "half_space": int(HALF_SPACE), "grid": int(GRID), "points": int(POINTS),
+    "sphere": int(SPHERE), "ellipsoid": int(ELLIPSOID), "box": int(BOX), "rounded_box": int(ROUNDED_BOX),
+    "capsule": int(CAPSULE), "half_space": int(HALF_SPACE), "grid": int(GRID), "points": int(POINTS),
 }  # fmt: skip
 SOLIDS = ("box", "rounded_box")
 FLAT = ("half_space", "grid")  # against these every shape with features has all that it needs
@@ -80,7 +80,7 @@ def adj_grid_value(values: wp.array4d(dtype=float), w: int, u: wp.vec3, adj_ret:
 
 @wp.func
 def grid_distance(values: wp.array4d(dtype=float), frame: wp.vec4, w: int, p: wp.vec3):
-    """(distance, gradient) of a grid whose first node is at `frame`'s first three, spacing its last; tricubic."""
+    """(distance, direction of its gradient) , tricubic; frame: place of the first node and spacing."""
     u = (p - wp.vec3(frame[0], frame[1], frame[2])) / frame[3]
     top = wp.vec3(float(values.shape[1] - 1), float(values.shape[2] - 1), float(values.shape[3] - 1))
     c = wp.vec3(wp.clamp(u[0], 0.0, top[0]), wp.clamp(u[1], 0.0, top[1]), wp.clamp(u[2], 0.0, top[2]))
@@ -99,6 +99,9 @@ def grid_distance(values: wp.array4d(dtype=float), frame: wp.vec4, w: int, p: wp
             e = wp.sqrt(square)
             g = g + out / e
             d = d + e
+    steep = wp.dot(g, g)
+    if steep > 1.0e-12:  # the interpolant's gradient is not quite of unit length; a normal must be
+        g = g / wp.sqrt(steep)
     return wp.vec4(d, g[0], g[1], g[2])
 
 
@@ -149,7 +152,7 @@ def feature_point(
         if target == CAPSULE:
             s = axis_parameter(r, wp.vec3(0.0, 0.0, 1.0), wp.vec3(turn[0, 2], turn[1, 2], turn[2, 2]), size[0], target_size[0])
         out = wp.vec4(0.0, 0.0, s, size[1])
-    elif kind == BOX or kind == ROUNDED_BOX:
+    elif kind == BOX or kind == ROUNDED_BOX:  # noqa: SIM109
         radius = size[3]
         if kind == BOX:
             radius = 0.0

@@ -1,11 +1,11 @@
 r"""Time steps of a tree of rigid bodies with contacts: one captured op for the substeps of some frames.
 
-    R(a) = 0 with joint forces and contacts at its end, v+ = v + dt a, q+ = q (+) dt v+           ("implicit" of physics.articulated_step)
+    R(a) = 0 with joint forces and contacts at the end,  v+ = v + dt a,  q+ = q (+) dt v+     (as physics.articulated_step)
 
-Where shapes touch is taken at the start of a step, the gap is moved on by its own velocity (linearly implicit): forces are smooth functions
-of v+. A body that is not in a tree is a link on a free joint. Forward: detached search (`physics.broad_phase`,
-`physics.contacts`, `physics.contact_newton`). Adjoint, from the last step to the first: multipliers -A^-T da, then the adjoint of RNEA and of
-the attached contacts with them, so that gradients follow gaps, normals and arms as they move.
+Where shapes touch is taken at the start of a step and the gap is moved on by its own velocity (linearly implicit): forces are
+smooth functions of v+. A body that is not in a tree is a link on a free joint. Forward: a detached search
+(`physics.broad_phase`, `physics.contacts`, `physics.contact_newton`). Adjoint, from the last step to the first: multipliers
+-A^-T da, then the adjoint of RNEA and of the attached contacts with them, so that gradients follow gaps, normals and arms.
 """
 
 from typing import Any, NamedTuple
@@ -70,10 +70,20 @@ def _touching(worlds: int, nodes: int, slots: int, rates: int, capacity: int) ->
 
     contacts = (capacity,)
     return Touching(
-        array((nodes, capacity), wp.vec3i, False), array((nodes,), wp.int32, False), array((nodes, rates), wp.int32, False),
-        array((1, rates), float), array((slots,), wp.quat), *(array((slots,), wp.vec3) for _ in range(3)),
-        array(contacts, float), *(array(contacts, wp.vec3) for _ in range(3)), array(contacts, material_vector),
-    )  # fmt: skip
+        found=array((nodes, capacity), wp.vec3i, False),
+        count=array((nodes,), wp.int32, False),
+        order=array((nodes, rates), wp.int32, False),
+        ends=array((1, rates), float),
+        turns=array((slots,), wp.quat),
+        places=array((slots,), wp.vec3),
+        turning=array((slots,), wp.vec3),
+        moving=array((slots,), wp.vec3),
+        gaps=array(contacts, float),
+        normals=array(contacts, wp.vec3),
+        arms_a=array(contacts, wp.vec3),
+        arms_b=array(contacts, wp.vec3),
+        materials=array(contacts, material_vector),
+    )
 
 
 def _twist(given: Given, work: Work, at: Touching, s: int, h: float) -> tuple:
@@ -102,7 +112,8 @@ def _launch(launch: tuple, adjoint: bool = False) -> None:
     wp.launch(kernel, dim, inputs, outputs, adj_inputs=gradients[0], adj_outputs=gradients[1], adjoint=True)
 
 
-@warp_op(shared=("frame", "shapes", "features", "tree", "dofs", "drives"), threads=None, trace_limit=24)
+# verify=False: the check on trace moves all numbers, sizes too, and may then meet more contacts than there is room for
+@warp_op(shared=("frame", "shapes", "features", "tree", "dofs", "drives"), threads=None, verify=False, trace_limit=24)
 def contact_step(
     first: wp.array2d(dtype=float),
     first_rates: wp.array2d(dtype=float),

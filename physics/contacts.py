@@ -5,8 +5,8 @@ poses, sizes and offsets; the force is taken at the velocities of the end of the
 
     u = (v_a + w_a x r_a) - (v_b + w_b x r_b),     u = J (rates + h a)
 
-and enters the equations of motion as (f, r_a x f) on link a and (-f, -r_b x f) on link b. Friction, dissipation, exponent and width of
-a pair are the means of its shapes', stiffness is the harmonic mean, 2 k_a k_b / (k_a + k_b): equal materials stay what they are.
+and enters the equations of motion as (f, r_a x f) on link a and (-f, -r_b x f) on link b. Friction, dissipation, exponent and
+width of a pair are the means of its shapes', stiffness is the harmonic mean, 2 k_a k_b / (k_a + k_b): equal ones stay.
 """
 
 import warp as wp

@@ -1,8 +1,9 @@
 r"""LU factors with row pivoting of one small dense matrix a world and node, and the solutions of A x = b and A^T x = b.
 
-For steps with contact: sliding friction makes A so unsymmetric that `physics.lu_factors`, which takes pivots as they come, may meet
-one near zero. P A = L U; the unit lower triangle and the upper one share a place, inverses of the pivots on the diagonal; `order` holds the row
-that was brought to each place (Golub and Van Loan, "Matrix Computations", 2013, 3.4). Loops in plain C; without gradient.
+For steps with contact: sliding friction makes A so unsymmetric that `physics.lu_factors`, which takes pivots as they come, may
+meet one near zero. P A = L U; the unit lower triangle and the upper one share a place, inverses of the pivots on the diagonal;
+`order` holds the row that was brought to each place (Golub and Van Loan, "Matrix Computations", 2013, 3.4). Loops in plain C;
+without gradient.
 """
 
 import warp as wp
