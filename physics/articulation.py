@@ -102,7 +102,7 @@ def topology(spec: RobotSpec) -> Topology:
 
     Raises: UserError for a cycle, a link with two parents or none, an unknown link or joint, a name used twice, a joint axis
     of no length, an unknown kind; Unsupported for a free joint below a link and for an actuator of a joint without one
-    degree of freedom. The message names the link or joint.
+    degree of freedom, for a spring or limits of a free joint. The message names the link or joint.
     """
     where = f"robot {spec.name!r}"
     names = [link.name for link in spec.links]
@@ -183,6 +183,8 @@ def _check_joint(where: str, joint: JointSpec, names: Sequence[str]) -> None:
         raise UserError(f"{where}: joint {name!r} hangs link {joint.child!r} on itself: a cycle; expected a tree")
     if kind == "free" and joint.parent is not None:
         raise Unsupported(f"{where}: joint {name!r}: a free joint hangs on the world, got parent {joint.parent!r}")
+    if kind == "free" and (joint.stiffness or joint.lower is not None or joint.upper is not None):
+        raise Unsupported(f"{where}: joint {name!r}: a free joint has no spring and no limits; remedy: leave them out")
     if kind in ("revolute", "prismatic") and not sum(a * a for a in joint.axis) > 1e-12:
         raise UserError(f"{where}: joint {name!r}: expected an axis of some length, got {joint.axis}")
 
