@@ -13,18 +13,6 @@ from typing import Any, NamedTuple
 import warp as wp
 
 from dvc.warp_op import require_capacity, save, scratch, warp_op
-from physics.articulated_step import (
-    Given,
-    Work,
-    _detached,
-    _inward,
-    _outward,
-    _run,
-    _updates,
-    _work,
-    frames_kernel,
-    start_kernel,
-)
 from physics.articulation import actuator_vector, dof_vector, link_vector
 from physics.broad_phase import FEW, BroadPhase
 from physics.contact_law import material_vector
@@ -33,6 +21,18 @@ from physics.contact_shapes import shape_vector
 from physics.contacts import contact_jacobian_kernel, find_kernel, push_kernel, touch_kernel, twist_kernel
 from physics.mass_matrix import mass_matrix_kernel
 from physics.pivoted_lu import pivoted_multiplier_kernel
+from physics.state_update import frames_kernel, start_kernel
+from physics.step_launches import (
+    Given,
+    Work,
+    detached_arrays,
+    inward_launch,
+    outward_launch,
+    run,
+    run_adjoint,
+    update_launches,
+    work_arrays,
+)
 
 
 class Scene(NamedTuple):
@@ -105,11 +105,7 @@ def _push(scene: Scene, work: Work, at: Touching, s: int, h: float) -> tuple:
 
 def _launch(launch: tuple, adjoint: bool = False) -> None:
     kernel, dim, inputs, outputs = launch
-    if not adjoint:
-        wp.launch(kernel, dim, inputs, outputs)
-        return
-    gradients = [[item.grad if isinstance(item, wp.array) else item for item in items] for items in (inputs, outputs)]
-    wp.launch(kernel, dim, inputs, outputs, adj_inputs=gradients[0], adj_outputs=gradients[1], adjoint=True)
+    (run_adjoint if adjoint else run)(dim, (kernel, inputs, outputs))
 
 
 # verify=False: the check on trace moves all numbers, sizes too, and may then meet more contacts than there is room for
@@ -144,19 +140,19 @@ def contact_step(
     given = Given(first, first_rates, links, dof_numbers, actuators, controls, wrenches, gravity, tree, dofs, drives)
     scene = Scene(shape_numbers, points, values, frame, shapes, features)
     worlds, nodes, slots, rates = first.shape[0], frames * substeps, tree.shape[0] + 1, dofs.shape[0]
-    work = _work(worlds, nodes + 1, tree.shape[0], first.shape[1], rates)
+    work = work_arrays(worlds, nodes + 1, tree.shape[0], first.shape[1], rates)
     at = _touching(worlds, nodes, slots, rates, contact_capacity)
     save(work=work, at=at)
     broad = BroadPhase(worlds, shapes.shape[0], pair_capacity, first.device, shapes.shape[0] > FEW)
-    detached = _detached(worlds, slots, rates)
+    detached = detached_arrays(worlds, slots, rates)
     jacobian = scratch((worlds, contact_capacity, rates), wp.vec3, zero=False, requires_grad=False)
     remainder = scratch((worlds, nodes), float, zero=False, requires_grad=False)
     most = scratch(worlds, wp.int32, requires_grad=False)
     require_capacity(most, pair_capacity, "pairs of shapes near each other")
     require_capacity(at.count, contact_capacity, "contacts")
-    _run(worlds, (start_kernel, [first, first_rates], [work.coordinates, work.rates]))
+    run(worlds, (start_kernel, [first, first_rates], [work.coordinates, work.rates]))
     for s in range(nodes):
-        _run(worlds, _outward(given, work, s, s // substeps))
+        run(worlds, outward_launch(given, work, s, s // substeps))
         wp.launch(
             mass_matrix_kernel, worlds,
             [links, dof_numbers, tree, dofs, work.motions, work.arms, work.loads], list(detached[:6]),
@@ -187,8 +183,8 @@ def contact_step(
                 remainder,
             ],
         )  # fmt: skip
-        for update in _updates(work, tree, "implicit", s, dt):
-            _run(worlds, update)
+        for update in update_launches(work, tree, "implicit", s, dt):
+            run(worlds, update)
     coordinates = scratch((worlds, frames, first.shape[1]), float, zero=False, requires_grad=True)
     ends = scratch((worlds, frames, rates), float, zero=False, requires_grad=True)
     wp.launch(frames_kernel, (worlds, frames), [work.coordinates, work.rates, substeps], [coordinates, ends])
@@ -210,15 +206,15 @@ def _(inputs: Any, outputs: Any, saved: Any, *, dt: float, substeps: int, frames
     ends = [work.coordinates, work.rates, substeps]
     _launch((frames_kernel, (worlds, frames), ends, list(outputs)[:2]), adjoint=True)
     for s in reversed(range(frames * substeps)):
-        for update in _updates(work, given.tree, "implicit", s, dt):
+        for update in update_launches(work, given.tree, "implicit", s, dt):
             _launch((update[0], worlds, *update[1:]), adjoint=True)
         wp.launch(pivoted_multiplier_kernel, worlds, [work.factors, at.order, work.accelerations.grad, s], [work.residual.grad])
-        outward, inward = _outward(given, work, s, s // substeps), _inward(given, work, s, s // substeps, dt)
+        outward, inward = outward_launch(given, work, s, s // substeps), inward_launch(given, work, s, s // substeps, dt)
         twist, touch, push = _twist(given, work, at, s, dt), _touch(scene, at, s), _push(scene, work, at, s, dt)
-        _run(worlds, outward)
+        run(worlds, outward)
         for launch in (twist, touch, push):
             _launch(launch)
-        _run(worlds, inward)
+        run(worlds, inward)
         _launch((inward[0], worlds, *inward[1:]), adjoint=True)
         for launch in (push, touch, twist):
             _launch(launch, adjoint=True)
