@@ -138,12 +138,18 @@ def view(array: wp.array) -> Tensor:
     return wp.to_torch(array, requires_grad=False)
 
 
+class CapacityExceeded(UserError):
+    """The data need more room than an op allocated (`require_capacity`)."""
+
+
 def check_capacities(run: Run) -> None:
-    """Raises: UserError where the last forward pass counted more items than were allocated."""
+    """Raises: CapacityExceeded where the last forward pass counted more items than were allocated."""
     for count, capacity, what in run.frame.capacities.values():
         largest = int(view(count).max())
         if largest > capacity:
-            raise UserError(f"{run.op.name}: expected at most {capacity} {what}, got {largest}; remedy: a larger capacity")
+            raise CapacityExceeded(
+                f"{run.op.name}: expected at most {capacity} {what}, got {largest}; remedy: a larger capacity"
+            )
 
 
 class Trace:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dvc.errors import TraceMismatch
 from dvc.op_body import Run
-from dvc.trace import Trace, input_arrays, on_stream, view
+from dvc.trace import CapacityExceeded, Trace, input_arrays, on_stream, view
 
 PERTURBATION = 1e-3  # relative
 TOLERANCE = 1e-5  # of the largest value; a CPU replay repeats the eager run exactly
@@ -69,6 +69,11 @@ def check_trace(
             torch.randn(output.shape, generator=generator).to(output.device) if differentiable else None
             for output, differentiable in zip(trace.output_views, trace.differentiable)
         ]
+        if perturb and trace.run.frame.capacities:
+            try:
+                trace.forward(values)
+            except CapacityExceeded:  # other data may need more room: these very inputs, then
+                values = [t.detach().expand(tuple(s)) for t, s in zip(tensors, shapes)]
         wanted = eager(op, values, options, trace.needs, trace.device, gradients)
         again = eager(op, values, options, trace.needs, trace.device, gradients) if trace.device.is_cuda else wanted
         trace.forward(values)

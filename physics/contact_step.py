@@ -108,8 +108,7 @@ def _launch(launch: tuple, adjoint: bool = False) -> None:
     (run_adjoint if adjoint else run)(dim, (kernel, inputs, outputs))
 
 
-# verify=False: the check on trace moves all numbers, sizes too, and may then meet more contacts than there is room for
-@warp_op(shared=("frame", "shapes", "features", "tree", "dofs", "drives"), threads=None, verify=False, trace_limit=24)
+@warp_op(shared=("frame", "shapes", "features", "tree", "dofs", "drives"), threads=None, trace_limit=24)
 def contact_step(
     first: wp.array2d(dtype=float),
     first_rates: wp.array2d(dtype=float),

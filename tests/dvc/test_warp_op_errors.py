@@ -133,6 +133,12 @@ def find_positive(x: wp.array2d(dtype=float), count: wp.array(dtype=int), place:
 
 
 @wp.kernel
+def less_one(x: wp.array2d(dtype=float), difference: wp.array2d(dtype=float)):
+    w, i = wp.tid()
+    difference[w, i] = x[w, i] - 1.0
+
+
+@wp.kernel
 def keep_found(x: wp.array2d(dtype=float), place: wp.array2d(dtype=int), kept: wp.array2d(dtype=float)):
     w, i = wp.tid()
     if place[w, i] >= 0 and place[w, i] < kept.shape[1]:
@@ -161,6 +167,25 @@ def test_more_items_than_the_capacity_raise(capture, threads):
     assert positive(x, capacity=2).tolist() == [[1.0, 2.0], [3.0, 0.0]]  # it is sound afterwards
     with pytest.raises(UserError, match="expected at most 1 positive numbers, got 2"):
         positive(x, capacity=1)
+
+
+def test_the_check_on_trace_may_need_more_room_than_the_call():
+    """It moves every number upwards, past the bound of 1 here; the call itself counts none."""
+
+    @warp_op
+    def above_one(x: wp.array2d(dtype=float)):
+        count = scratch((x.shape[0],), wp.int32)
+        place = scratch(x.shape, wp.int32)
+        beyond = scratch(x.shape, wp.float32)
+        require_capacity(count, 1, "numbers above one")
+        wp.launch(less_one, x.shape, [x], [beyond])
+        wp.launch(find_positive, x.shape[0], [beyond], [count, place])
+        return beyond
+
+    x = torch.ones(1, 4)
+    assert above_one(x).tolist() == [[0.0] * 4]
+    with pytest.raises(UserError, match="expected at most 1 numbers above one, got 4"):
+        above_one(x + 0.5)
 
 
 @pytest.mark.gpu
