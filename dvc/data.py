@@ -20,7 +20,10 @@ class DataUnavailable(UserError):
 
 
 class Item(NamedTuple):
-    """A file that somebody else published."""
+    """A file that somebody else published, or, with `files`, a folder of them.
+
+    A folder's sha256 is that of the text that `sha256sum` prints for its files, in their order here.
+    """
 
     name: str
     path: str  # below a data folder
@@ -28,6 +31,7 @@ class Item(NamedTuple):
     sha256: str
     licence: str
     what: str
+    files: tuple[str, ...] = ()
 
 
 _TEST_MODELS = (
@@ -39,6 +43,12 @@ _NEWTON = (
     "https://raw.githubusercontent.com/newton-physics/newton/41a5392c13b911afc41aacb0e7189c6df63b5fc6/newton/examples/assets"
 )
 _DIFFHAND = "https://raw.githubusercontent.com/eanswer/DiffHand/c53b5c49c1608293689d83645685df6bcaf19aa6/assets"
+
+_CONTACT_NETS = "https://raw.githubusercontent.com/DAIRLab/contact-nets/c3dc21c94577ff4ed99123f0b00bfe57bb2d1d90/data"
+_TOSSES = (
+    15, 23, 30, 31, 61, 105, 132, 142, 151, 169, 176, 197, 221, 255, 257, 267, 273, 279, 283, 292, 348, 353, 354, 370, 416, 420,
+    422, 425, 435, 442, 443, 447, 452, 509, 512, 519, 533, 540, 553, 565,
+)  # fmt: skip
 
 _ITEMS = (
     Item(
@@ -169,6 +179,15 @@ _ITEMS = (
         "MIT",
         "DiffHand's XML: finger of three links, in cm and g",
     ),
+    Item(
+        "cube_toss",
+        "cube_toss/tosses_processed",
+        f"{_CONTACT_NETS}/tosses_processed",
+        "a4e43ac17e7431615fa503687f6ec46956344c40503c83969b5c6647ad96c002",
+        "BSD-3-Clause",
+        "40 measured tosses of a cube, 148 samples/s, one file each: position, quaternion, velocities",
+        tuple(f"{number}.pt" for number in _TOSSES),
+    ),
 )
 
 
@@ -210,15 +229,24 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _content(wanted: Item, path: Path) -> tuple[str, int]:
+    """The sha256 of an item's file or folder, and its bytes."""
+    if not wanted.files:
+        return file_sha256(path), path.stat().st_size
+    files = [path / name for name in wanted.files]
+    listing = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(listing.encode()).hexdigest(), sum(file.stat().st_size for file in files)
+
+
 def _verified(wanted: Item, path: Path) -> Path:
     try:
-        got = file_sha256(path)
+        got, size = _content(wanted, path)
     except OSError as error:
-        raise UserError(f"data item {wanted.name!r}: cannot read {path}: {error.strerror}") from error
+        raise UserError(f"data item {wanted.name!r}: cannot read {error.filename or path}: {error.strerror}") from error
     if got != wanted.sha256:
         raise UserError(
             f"data item {wanted.name!r}: {path}: expected sha256 {wanted.sha256[:12]}..., got {got[:12]}... "
-            f"({path.stat().st_size} bytes); remedy: delete the file, or fetch it anew from {wanted.url}"
+            f"({size} bytes); remedy: delete the {'folder' if wanted.files else 'file'}, or fetch it anew from {wanted.url}"
         )
     return path
 
@@ -226,7 +254,7 @@ def _verified(wanted: Item, path: Path) -> Path:
 def _local(wanted: Item) -> Path | None:
     for _, folder in folders():
         path = folder / wanted.path
-        if path.is_file():
+        if all((path / name).is_file() for name in wanted.files or ("",)):  # path / "" is path
             return _verified(wanted, path.absolute())
     return None
 
@@ -235,6 +263,11 @@ def _download(wanted: Item) -> Path:
     import pooch
 
     path = cache_folder() / wanted.path
+    if wanted.files:
+        for name in wanted.files:  # checked all together
+            slow = pooch.HTTPDownloader(timeout=20)
+            pooch.retrieve(f"{wanted.url}/{name}", known_hash=None, fname=name, path=path, downloader=slow)
+        return _verified(wanted, path)
     fetched = pooch.retrieve(
         wanted.url,
         known_hash=f"sha256:{wanted.sha256}",
@@ -260,6 +293,8 @@ def find(name: str, download: bool = True) -> Path:
         raise DataUnavailable(f"data item {name!r}: not in {places}; remedy: diffvc data fetch {name}")
     try:
         return _download(wanted)
+    except UserError:  # a folder whose content is wrong says so itself
+        raise
     except Exception as error:  # requests, urllib3, ssl, OSError, a wrong sha256: all mean that it cannot be had
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:70]
         raise DataUnavailable(
