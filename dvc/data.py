@@ -44,6 +44,12 @@ _NEWTON = (
 )
 _DIFFHAND = "https://raw.githubusercontent.com/eanswer/DiffHand/c53b5c49c1608293689d83645685df6bcaf19aa6/assets"
 
+_PENDULUM_RIG = (
+    "https://raw.githubusercontent.com/dfki-ric-underactuated-lab/double_pendulum/1e8544e67f3da72a51ee52fbbb278e131ce2a43f/data"
+)
+_RIG_RUNS = f"{_PENDULUM_RIG}/experiment_records/design_A.0/20220812/sys_id"
+_RIG_MODELS = f"{_PENDULUM_RIG}/system_identification/identified_parameters/design_A.0"
+
 _CONTACT_NETS = "https://raw.githubusercontent.com/DAIRLab/contact-nets/c3dc21c94577ff4ed99123f0b00bfe57bb2d1d90/data"
 _TOSSES = (
     15, 23, 30, 31, 61, 105, 132, 142, 151, 169, 176, 197, 221, 255, 257, 267, 273, 279, 283, 292, 348, 353, 354, 370, 416, 420,
@@ -178,6 +184,38 @@ _ITEMS = (
         "5181f554bed4c8f6127d4f2a4412fa10f29960ba30f9b1c087e053d30b6dbf02",
         "MIT",
         "DiffHand's XML: finger of three links, in cm and g",
+    ),
+    Item(
+        "double_pendulum_060143",
+        "pendulum_rig/double_A0_sysid_060143.csv",
+        f"{_RIG_RUNS}/20220812-060143-PM_measured.csv",
+        "4ce7fd0a842c3f63513443152aa059ec08f0a05847e4757bf8b1fe7009af0d1e",
+        "BSD-3-Clause",
+        "measured double pendulum, 10 s at 200 samples/s: lifted forwards for 5 s, then let go; angles, rates, torques",
+    ),
+    Item(
+        "double_pendulum_060329",
+        "pendulum_rig/double_A0_sysid_060329.csv",
+        f"{_RIG_RUNS}/20220812-060329-PM_measured.csv",
+        "a8fad4acfc7600c2f09437a720dbc70c2808506ab158b792068a7cdcfbb6abd1",
+        "BSD-3-Clause",
+        "measured double pendulum, 10 s at 200 samples/s: lifted backwards for 5 s, then let go; angles, rates, torques",
+    ),
+    Item(
+        "double_pendulum_model_2_0",
+        "pendulum_rig/double_A0_identified_model_2.0.yml",
+        f"{_RIG_MODELS}/model_2.0/model_parameters.yml",
+        "2c03ccd07dc64a9d737c1dc5eaa4bc3d51c76f702b6a2164348594de0b35e01e",
+        "BSD-3-Clause",
+        "parameters of that double pendulum as its builders identified them, with friction",
+    ),
+    Item(
+        "double_pendulum_model_2_1",
+        "pendulum_rig/double_A0_identified_model_2.1.yml",
+        f"{_RIG_MODELS}/model_2.1/model_parameters.yml",
+        "43d14672611ad9cef17e8151d3df18499b140e03106c569490ab9e7a1caa7bef",
+        "BSD-3-Clause",
+        "parameters of that double pendulum as its builders identified them, without friction",
     ),
     Item(
         "cube_toss",

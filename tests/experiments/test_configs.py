@@ -15,6 +15,7 @@ from dvc.optimize import Phase, optimize
 from dvc.video_fit import VideoFit
 from geometry.mesh import icosphere
 from geometry.mesh_io import write_mesh
+from tests.experiments.rig_runs import write_run
 
 NAMES = sorted(path.stem for path in (Path(packaged).parent / "experiment").glob("*.yaml"))
 FRAMES = 32  # of the clip, in the tests that render one
@@ -62,6 +63,9 @@ def task_of(name: str, *overrides: str):
         vertices, faces = icosphere(3)
         ellipsoid = write_mesh("ellipsoid.obj", vertices * np.array([1.0, 0.6, 0.8], np.float32), faces, up="z")
         overrides = (f"task.target={ellipsoid}", *overrides)
+    if name == "double_pendulum_rig":  # a run in which nothing moves
+        still = write_run(Path("run.csv"), np.zeros((401, 2)), np.zeros((400, 2)))
+        overrides = (f"task.fitted={still}", f"task.unfitted={still}", "task.authors=null", *overrides)
     return instantiate(composed(name, *overrides).task, _convert_="all")
 
 
@@ -140,6 +144,9 @@ def test_two_steps_of_its_first_phase_and_the_loss_falls(name):
 def test_data_that_is_missing_is_named_where_nothing_can_be_rendered():
     with pytest.raises(Exception, match="pendulum_wall") as caught:
         task_of("pendulum_video", "task.pipeline.stages.clip.size=null")
+    assert isinstance(caught.value.__cause__ or caught.value, DataUnavailable) or "DataUnavailable" in str(caught.value)
+    with pytest.raises(Exception, match="double_pendulum_060143") as caught:
+        instantiate(composed("double_pendulum_rig").task, _convert_="all")
     assert isinstance(caught.value.__cause__ or caught.value, DataUnavailable) or "DataUnavailable" in str(caught.value)
 
 
