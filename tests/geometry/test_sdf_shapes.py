@@ -379,8 +379,7 @@ def test_equal_on_the_gpu():
 
 def test_a_vector_of_numbers_and_tensors_keeps_gradients_and_worlds():
     x = torch.tensor([0.2, 0.3], requires_grad=True)
-    points = torch.tensor([[[1.0, 0.0, 0.0]]])
-    distance = sdf_distance(moved(box((x, 0.1, 0.1)), (0.5 * x, 0.0, 0.0)), points)
+    distance = sdf_distance(moved(box((x, 0.1, 0.1)), (0.5 * x, 0.0, 0.0)), torch.tensor([[[1.0, 0.0, 0.0]]]))
     assert torch.allclose(distance, torch.tensor([[0.7], [0.55]]))
     assert torch.autograd.grad(distance.sum(), x)[0].tolist() == [-1.5, -1.5]
 
