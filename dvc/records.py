@@ -113,9 +113,10 @@ class Camera(NamedTuple):
 
     position: Tensor  # [m], (world, 3)
     rotation: Tensor  # world to camera, (world, 3, 3)
-    focal: Tensor  # [px] (pinhole) or [px/m] (orthographic), (world,)
+    focal: Tensor  # [px] (pinhole) or [px/m] (orthographic), (world,), or (world, 2) along x and y
     center: Tensor  # principal point [px], (world, 2)
     orthographic: bool
+    distortion: Tensor | None = None  # k1, k2, p1, p2, k3 of a pinhole's lens (`render.distortion`), (world, 5)
 
 
 class Shutter(NamedTuple):

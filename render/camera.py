@@ -6,8 +6,9 @@ World: z up. A camera with pitch = roll = yaw = 0 looks along +y, x to the right
 import torch
 from torch import Tensor, nn
 
-from dvc.errors import UserError
+from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Shutter
+from render.distortion import distort_points
 
 
 def rotation_from_angles(pitch: Tensor, roll: Tensor, yaw: Tensor) -> Tensor:
@@ -17,13 +18,42 @@ def rotation_from_angles(pitch: Tensor, roll: Tensor, yaw: Tensor) -> Tensor:
     def rows(*values: Tensor) -> Tensor:
         return torch.stack(values, dim=-1).reshape(-1, 3, 3)
 
-    cp, sp, cr, sr = torch.cos(pitch), torch.sin(pitch), torch.cos(roll), torch.sin(roll)
+    cp, sp = torch.cos(pitch), torch.sin(pitch)
     cy, sy = torch.cos(yaw), torch.sin(yaw)
     about_vertical = rows(cy, sy, zero, -sy, cy, zero, zero, zero, one)
     looking_along_y = rows(one, zero, zero, zero, zero, -one, zero, one, zero)
     about_x = rows(one, zero, zero, zero, cp, -sp, zero, sp, cp)
-    in_image = rows(cr, -sr, zero, sr, cr, zero, zero, zero, one)
-    return in_image @ about_x @ looking_along_y @ about_vertical
+    return _in_image(roll) @ about_x @ looking_along_y @ about_vertical
+
+
+def _in_image(roll: Tensor) -> Tensor:
+    """Turn of the picture about the principal point, (world, 3, 3)."""
+    zero, one, cos, sin = torch.zeros_like(roll), torch.ones_like(roll), torch.cos(roll), torch.sin(roll)
+    return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=-1).reshape(*roll.shape, 3, 3)
+
+
+def look_at(position: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    """World-to-camera rotation (world, 3, 3) of a camera at `position` that sees `target` in its principal point.
+
+    `up` (world, 3), any length, points upwards in the picture. Rows: right = forward x up, down = forward x right, forward.
+    Raises UserError where the three leave a direction open.
+    """
+    forward = target - position
+    right = torch.linalg.cross(*torch.broadcast_tensors(forward, up))
+    reach = torch.linalg.norm(forward.detach(), dim=-1) * torch.linalg.norm(up.detach(), dim=-1)
+    if not bool((torch.linalg.norm(right.detach(), dim=-1) > 1e-6 * reach).all()):
+        raise UserError(
+            "look_at: expected position, target and up that span a plane, got "
+            f"{position.detach().tolist()}, {target.detach().tolist()}, {up.detach().tolist()}; remedy: another `up`"
+        )
+    forward = torch.nn.functional.normalize(forward, dim=-1).expand_as(right)
+    right = torch.nn.functional.normalize(right, dim=-1)
+    return torch.stack([right, torch.linalg.cross(forward, right), forward], dim=-2)
+
+
+def focal_from_fov(fov: Tensor, width: float) -> Tensor:
+    """Focal length [px] of a pinhole whose whole angle of view across `width` pixels is fov [rad]."""
+    return 0.5 * width / torch.tan(0.5 * fov)
 
 
 class _Angles(nn.Module):
@@ -37,7 +67,8 @@ class PinholeCamera(_Angles):
     """A pinhole camera at a position.
 
     Arguments: center: principal point [px].
-    Forward: position [m] (world, 3), focal [px] (world,), pitch, roll, yaw [rad] (world,) -> Camera.
+    Forward: position [m] (world, 3), focal [px] (world,) or (world, 2) along x and y, pitch, roll, yaw [rad] (world,),
+        center (world, 2) for the constructor's, distortion k1, k2, p1, p2, k3 (world, 5; `render.distortion`) -> Camera.
     """
 
     def __init__(self, center: tuple[float, float]):
@@ -52,10 +83,46 @@ class PinholeCamera(_Angles):
         roll: Tensor | None = None,
         yaw: Tensor | None = None,
         center: Tensor | None = None,
+        distortion: Tensor | None = None,
     ) -> Camera:
-        rotation = self._rotation(focal, pitch, roll, yaw)
+        rotation = self._rotation(focal if focal.dim() == 1 else focal[:, 0], pitch, roll, yaw)
         center = focal.new_tensor(self.center)[None] if center is None else center
-        return Camera(position, rotation, focal, center, False)
+        return Camera(position, rotation, focal, center, False, distortion)
+
+
+class LookAtCamera(nn.Module):
+    """A pinhole camera that looks at a point.
+
+    Arguments: width, height: of the whole frame [px]; the principal point is its middle unless one is given.
+    Forward: position, target [m] (world, 3); fov: horizontal angle of view [rad] (world,), or focal [px] (world,) or
+        (world, 2); up (world, 3), the world's z where left out; roll [rad] (world,): turns the picture as in `PinholeCamera`;
+        center [px] (world, 2); distortion (world, 5) -> Camera.
+    """
+
+    def __init__(self, width: int, height: int):
+        super().__init__()
+        self.width, self.height = int(width), int(height)
+
+    def forward(
+        self,
+        position: Tensor,
+        target: Tensor,
+        fov: Tensor | None = None,
+        focal: Tensor | None = None,
+        up: Tensor | None = None,
+        roll: Tensor | None = None,
+        center: Tensor | None = None,
+        distortion: Tensor | None = None,
+    ) -> Camera:
+        if fov is not None and focal is None:
+            focal = focal_from_fov(fov, self.width)
+        elif focal is None or fov is not None:
+            raise UserError(f"LookAtCamera: expected either fov or focal, got {fov} and {focal}")
+        rotation = look_at(position, target, position.new_tensor([[0.0, 0.0, 1.0]]) if up is None else up)
+        if roll is not None:
+            rotation = _in_image(roll) @ rotation
+        center = position.new_tensor([[0.5 * self.width, 0.5 * self.height]]) if center is None else center
+        return Camera(position, rotation, focal, center, False, distortion)
 
 
 class AnchoredCamera(_Angles):
@@ -148,9 +215,7 @@ class DriftingCamera(nn.Module):
     def forward(self, camera: Camera, distance_drift: Tensor, roll_drift: Tensor, frames: int | None = None) -> Camera:
         count = self.frame_count if frames is None else min(int(frames), self.frame_count)
         distance, roll = (self._between_knots(knots, count) for knots in (distance_drift, roll_drift))
-        zero, one = torch.zeros_like(roll), torch.ones_like(roll)
-        cos, sin = torch.cos(roll), torch.sin(roll)
-        turn = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=-1).reshape(*roll.shape, 3, 3)
+        turn = _in_image(roll)
         origin = -(camera.rotation @ camera.position[..., None])[:, None]
         rotation = turn @ camera.rotation[:, None]
         position = -(rotation.transpose(-1, -2) @ (origin * (1.0 + distance)[..., None, None]))[..., 0]
@@ -173,5 +238,22 @@ def project(camera: Camera, points: Tensor) -> Tensor:
         return value.reshape(*value.shape[:lead], *([1] * (points.dim() - 1 - lead)), *value.shape[lead:])
 
     seen = (against_points(camera.rotation, 2) @ (points - against_points(camera.position, 1))[..., None])[..., 0]
-    focal, center = against_points(camera.focal, 0)[..., None], against_points(camera.center, 1)
-    return center + focal * (seen[..., :2] if camera.orthographic else seen[..., :2] / seen[..., 2:])
+    one_focal = camera.focal.dim() == 1
+    focal = against_points(camera.focal, 0)[..., None] if one_focal else against_points(camera.focal, 1)
+    plane = seen[..., :2] if camera.orthographic else seen[..., :2] / seen[..., 2:]
+    if camera.distortion is not None:
+        if camera.orthographic:
+            raise Unsupported("camera.distortion: an orthographic camera has none; remedy: leave it out, or use a pinhole")
+        plane = distort_points(plane, against_points(camera.distortion, 1))
+    return against_points(camera.center, 1) + focal * plane
+
+
+def require_undistorted(name: str, camera: Camera) -> None:
+    """Unsupported where a camera has what renderers with one focal length and straight lines do not know."""
+    if camera.distortion is not None:
+        raise Unsupported(f"{name}: distortion is not supported here; remedy: a ray traced scene, or distortion=None")
+    if camera.focal.dim() != 1:
+        raise Unsupported(
+            f"{name}: two focal lengths are not supported here, got focal of shape {tuple(camera.focal.shape)}; "
+            "remedy: a ray traced scene, or focal of shape (world,)"
+        )

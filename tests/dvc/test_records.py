@@ -26,4 +26,5 @@ def test_records_are_tuples_with_names():
     frames = Frames(torch.zeros(1, 2, 48, 64, 3), torch.zeros(48, 64, 3), film)
     images, background, same = frames
     assert images is frames.images and background is frames.background and same.columns == 64
-    assert Camera._fields == ("position", "rotation", "focal", "center", "orthographic")
+    assert Camera._fields == ("position", "rotation", "focal", "center", "orthographic", "distortion")
+    assert Camera(*torch.zeros(4, 1), True).distortion is None
