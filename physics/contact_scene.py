@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import SdfGrid, State, expand_worlds, world_count
+from geometry.sdf_grid import require_grid
 from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables, unit
 from physics.contact_shapes import KINDS, pair_features
 from physics.contact_step import contact_step
@@ -183,8 +184,8 @@ class ContactRollout(nn.Module):
     forward(state, linkage, numbers, gravity, controls, wrenches, points, grid) -> ContactTrajectory. `numbers` of
     ContactScene.numbers; points [m] (world, point, 3) in the frames of their shapes, one after the other; grid: SdfGrid.
 
-    Gradient: of all inputs but the grid's values (Unsupported); it leaves out the switches: which face or edge a point is
-    nearest to. Errors: UserError for shapes, Unsupported as said; UserError where there is not enough room for contacts.
+    Gradient: of all inputs, the grid's values and origin included, not its spacing; it leaves out the switches: which face or
+    edge a point is nearest to. Errors: UserError for shapes, Unsupported as said; UserError where there is not enough room for contacts.
     """
 
     def __init__(
@@ -223,10 +224,8 @@ class ContactRollout(nn.Module):
         needs_grid = any(shape.kind == "grid" for shape in scene.shapes)
         if needs_grid != (grid is not None) or (scene.point_count > 0) != (points is not None):
             raise UserError("ContactRollout: expected points and a grid where the scene has such shapes, and only there")
-        if grid is not None and grid.values.requires_grad:
-            raise Unsupported(
-                "ContactRollout.grid: no gradient to an SDF grid's values; remedy: detach them, or points of a mesh"
-            )
+        if grid is not None:
+            require_grid("ContactRollout.grid", grid)
         points = q.new_zeros(1, 0, 3) if points is None else points
         values = q.new_zeros(1, 2, 2, 2) if grid is None else grid.values
         frame = q.new_tensor([[0.0, 0.0, 0.0, 1.0]])

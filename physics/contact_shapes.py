@@ -21,7 +21,7 @@ import warp as wp
 
 from dvc.errors import Unsupported
 from geometry.sdf_distances import BOX, CAPSULE, ELLIPSOID, HALF_SPACE, ROUNDED_BOX, SPHERE, primitive_distance
-from geometry.sdf_grid import grid_hessian, grid_sample
+from physics.contact_grid import grid_distance
 
 INSET = wp.constant(0.02)
 GRID = wp.constant(10)
@@ -64,45 +64,6 @@ def pair_features(first: str, second: str, points: tuple[int, int] = (0, 0)) -> 
     if forward + backward == 0:
         raise Unsupported(f"contact between {first} and {second}: not supported; remedy: points of a mesh for one of them")
     return forward, backward
-
-
-@wp.func
-def grid_value(values: wp.array4d(dtype=float), w: int, u: wp.vec3) -> wp.vec4:
-    return grid_sample(values, w, u, 1)
-
-
-@wp.func_grad(grid_value)
-def adj_grid_value(values: wp.array4d(dtype=float), w: int, u: wp.vec3, adj_ret: wp.vec4):
-    s = grid_sample(values, w, u, 1)
-    bend = grid_hessian(values, w, u, 1) * wp.vec3(adj_ret[1], adj_ret[2], adj_ret[3])
-    wp.adjoint[u] += wp.vec3(s[1], s[2], s[3]) * adj_ret[0] + bend
-
-
-@wp.func
-def grid_distance(values: wp.array4d(dtype=float), frame: wp.vec4, w: int, p: wp.vec3):
-    """(distance, direction of its gradient) , tricubic; frame: place of the first node and spacing."""
-    u = (p - wp.vec3(frame[0], frame[1], frame[2])) / frame[3]
-    top = wp.vec3(float(values.shape[1] - 1), float(values.shape[2] - 1), float(values.shape[3] - 1))
-    c = wp.vec3(wp.clamp(u[0], 0.0, top[0]), wp.clamp(u[1], 0.0, top[1]), wp.clamp(u[2], 0.0, top[2]))
-    inside = grid_value(values, w, c)
-    d = inside[0]
-    g = wp.vec3(inside[1], inside[2], inside[3]) / frame[3]
-    out = (u - c) * frame[3]
-    square = wp.dot(out, out)
-    if square > 1.0e-16:
-        g = wp.vec3(wp.where(out[0] != 0.0, 0.0, g[0]), wp.where(out[1] != 0.0, 0.0, g[1]), wp.where(out[2] != 0.0, 0.0, g[2]))
-        if d >= 0.0:
-            root = wp.sqrt(d * d + square)
-            g = (g * d + out) / root
-            d = root
-        else:
-            e = wp.sqrt(square)
-            g = g + out / e
-            d = d + e
-    steep = wp.dot(g, g)
-    if steep > 1.0e-12:  # the interpolant's gradient is not quite of unit length; a normal must be
-        g = g / wp.sqrt(steep)
-    return wp.vec4(d, g[0], g[1], g[2])
 
 
 @wp.func

@@ -67,6 +67,37 @@ def test_a_ball_in_a_bowl_of_a_grid_has_the_gradient_of_differences():
     assert torch.allclose(start.grad[0] + origin.grad, torch.tensor([1.0, 0.5, 0.3]), atol=1e-3)  # all moved together
 
 
+def test_a_grid_carries_gradient_to_its_values():
+    """Each value that the ball felt, against differences; and a bowl made of a radius, against differences in the radius."""
+    scene = ContactScene(ONE, [Shape("grid", -1, (0.9,)), Shape("sphere", 0, (0.1,))])
+    grid = bowl(13)
+    start = torch.tensor([[0.11, 0.055, 0.11]])
+
+    def end(values: torch.Tensor) -> torch.Tensor:
+        motion = rollout(scene, 0.25, 1e-3)(
+            free_state(start, torch.tensor([[0.5, 0.0, 0.0, 0.0, 0.0, 0.0]])), box_linkage(2.0 * HALF),
+            scene.numbers(stiffness=1e5), grid=grid._replace(values=values),
+        )  # fmt: skip
+        return motion.coordinates[:, -1, :3] @ torch.tensor([1.0, 0.5, 0.3])
+
+    values = grid.values.clone().requires_grad_()
+    end(values).sum().backward()
+    gradient = values.grad[0].flatten()
+    felt = gradient.abs().topk(24).indices
+    assert int((gradient != 0.0).sum()) < 600  # only the taps near the ball's path
+    h = 2e-4
+    moved = torch.zeros(len(felt), gradient.numel())
+    moved[torch.arange(len(felt)), felt] = h
+    moved = moved.reshape(-1, *grid.values.shape[1:])
+    with torch.no_grad():
+        numeric = (end(grid.values + moved) - end(grid.values - moved)) / (2 * h)
+    assert torch.allclose(gradient[felt], numeric, rtol=2e-2, atol=2e-2 * float(gradient.abs().max()))
+    h = 3e-4
+    with torch.no_grad():
+        numeric = (end(grid.values + h) - end(grid.values - h)) / (2 * h)
+    assert float((gradient.sum() - numeric[0]).abs()) < 2e-2 * float(numeric[0].abs())
+
+
 def test_closest_points_of_capsules_are_found():
     """Two crossing capsules, pressed together: their gap against a search over both axes."""
     scene = ContactScene(TWO, [Shape("capsule", 0, (0.2, 0.05)), Shape("capsule", 1, (0.2, 0.05))])
@@ -162,9 +193,6 @@ def test_errors_name_what_is_wrong():
     state = free_state(torch.tensor([[0.0, 0.0, 0.05]]), torch.zeros(1, 6))
     with pytest.raises(UserError, match="at most 2 contacts, got 4"):
         rollout(scene, 0.02, 1e-3, contact_capacity=2)(state, box_linkage(HALF), scene.numbers())
-    grid = bowl(5)
     in_grid = ContactScene(ONE, [Shape("grid", -1, (1.0,)), box])
-    with pytest.raises(Unsupported, match="no gradient to an SDF grid's values"):
-        rollout(in_grid, 0.02, 1e-3)(
-            state, box_linkage(HALF), in_grid.numbers(), grid=grid._replace(values=grid.values.requires_grad_())
-        )
+    with pytest.raises(UserError, match=r"ContactRollout\.grid: expected a positive spacing"):
+        rollout(in_grid, 0.02, 1e-3)(state, box_linkage(HALF), in_grid.numbers(), grid=bowl(5)._replace(spacing=-1.0))
