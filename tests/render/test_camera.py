@@ -4,17 +4,21 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
+from dvc import Unsupported, UserError
 from dvc.gradient_check import gradient_check
 from dvc.records import Camera
 from render.camera import (
     AnchoredCamera,
     CameraShutter,
     DriftingCamera,
+    LookAtCamera,
     MetresFromPixels,
     OrthographicCamera,
     PinholeCamera,
     project,
+    require_undistorted,
     rotation_from_angles,
 )
 from tests.physics.scenes import assert_certified, scalar
@@ -182,3 +186,75 @@ def test_gradient_of_every_argument_of_a_pinhole_and_an_orthographic_camera() ->
     assert_certified(
         gradient_check(lambda *x: project(flat(*x[:-1]), x[-1]), [t.clone().requires_grad_() for t in inputs], names)
     )
+
+
+def test_a_camera_that_looks_at_a_point_sees_it_in_the_middle() -> None:
+    position, target = torch.tensor([[1.0, -2.0, 1.5], [0.3, 4.0, -1.0]]), torch.tensor([[0.2, 0.4, 0.1]])
+    camera = LookAtCamera(320, 200)(position, target, fov=torch.tensor([0.8]))
+    torch.testing.assert_close(project(camera, target.expand(2, 3)), torch.tensor([[160.0, 100.0]]).expand(2, 2))
+    rotation = camera.rotation
+    torch.testing.assert_close(rotation @ rotation.transpose(1, 2), torch.eye(3).expand(2, 3, 3), atol=1e-6, rtol=0.0)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(2))
+    above = project(camera, target.expand(2, 3) + torch.tensor([0.0, 0.0, 0.1]))
+    assert (above[:, 1] < 99.0).all() and float((above[:, 0] - 160.0).abs().max()) < 1e-3
+    turned = LookAtCamera(320, 200)(position, target, focal=torch.tensor([300.0]), roll=torch.tensor([0.3]))
+    above = project(turned, target.expand(2, 3) + torch.tensor([0.0, 0.0, 0.1])) - torch.tensor([160.0, 100.0])
+    torch.testing.assert_close(torch.atan2(above[:, 0], -above[:, 1]), torch.full((2,), 0.3), atol=1e-4, rtol=0.0)
+
+
+def test_a_look_at_camera_follows_the_definition_by_rays() -> None:
+    """Film point (x, y) looks along forward + (1 - 2x/W) tan(fov/2) left + (1 - 2y/H) tan(fov/2) (H/W) up'."""
+    width, height, fov = 64, 48, 0.7
+    position, target, up = (
+        torch.tensor([v], dtype=torch.float64) for v in ([2.0, 1.5, 3.0], [0.1, 0.2, -0.3], [0.0, 1.0, 0.0])
+    )
+    forward = torch.nn.functional.normalize(target - position)
+    left = torch.nn.functional.normalize(torch.linalg.cross(up, forward))
+    upward = torch.linalg.cross(forward, left)
+    camera = LookAtCamera(width, height)(position, target, fov=torch.tensor([fov], dtype=torch.float64), up=up)
+    for x, y in ((0.0, 0.0), (64.0, 48.0), (10.5, 40.25)):
+        slope = math.tan(fov / 2)
+        ray = forward + (1 - 2 * x / width) * slope * left + (1 - 2 * y / height) * slope * (height / width) * upward
+        assert project(camera, position + 2.5 * ray)[0].tolist() == pytest.approx([x, y], abs=1e-9)
+
+
+def test_gradient_of_every_argument_of_a_look_at_camera() -> None:
+    stage = LookAtCamera(320, 200)
+    position, target, up = (torch.tensor([v]) for v in ([1.0, -2.0, 1.5], [0.2, 0.4, 0.1], [0.1, 0.2, 1.0]))
+    inputs = [position, target, torch.tensor([0.8]), up, torch.tensor([0.3]), torch.tensor([[-0.2, 0.05, 0.004, -0.003, 0.01]])]
+    names = ["position", "target", "fov", "up", "roll", "distortion"]
+
+    def seen(position: Tensor, target: Tensor, fov: Tensor, up: Tensor, roll: Tensor, distortion: Tensor) -> Tensor:
+        return project(stage(position, target, fov, up=up, roll=roll, distortion=distortion), POINTS)
+
+    assert_certified(gradient_check(seen, [t.clone().requires_grad_() for t in inputs], names))
+
+
+def test_a_look_at_camera_without_a_direction_is_refused() -> None:
+    stage = LookAtCamera(320, 200)
+    with pytest.raises(UserError, match="look_at: expected position, target and up that span a plane"):
+        stage(torch.tensor([[0.0, 0.0, 1.0]]), torch.zeros(1, 3), fov=scalar(0.8))
+    with pytest.raises(UserError, match="either fov or focal"):
+        stage(torch.tensor([[0.0, 1.0, 1.0]]), torch.zeros(1, 3))
+
+
+def test_a_pinhole_takes_two_focal_lengths_and_distortion() -> None:
+    k = torch.tensor([[-0.2, 0.05, 0.01, -0.02, 0.03]])
+    camera = PinholeCamera((320.0, 240.0))(torch.zeros(1, 3), torch.tensor([[600.0, 500.0]]), distortion=k)
+    x, y = 0.25, -0.125  # r^2 = 5/64
+    r2 = x * x + y * y
+    radial = 1 - 0.2 * r2 + 0.05 * r2**2 + 0.03 * r2**3
+    expected = [
+        320 + 600 * (x * radial + 2 * 0.01 * x * y - 0.02 * (r2 + 2 * x * x)),
+        240 + 500 * (y * radial + 0.01 * (r2 + 2 * y * y) - 2 * 0.02 * x * y),
+    ]
+    assert one(camera, 0.5, 2.0, 0.25) == pytest.approx(expected, abs=1e-4)
+
+
+def test_renderers_without_distortion_say_so() -> None:
+    camera = PinholeCamera((320.0, 240.0))(torch.zeros(1, 3), scalar(600.0))
+    require_undistorted("here", camera)
+    with pytest.raises(Unsupported, match="here: distortion"):
+        require_undistorted("here", camera._replace(distortion=torch.zeros(1, 5)))
+    with pytest.raises(Unsupported, match="here: two focal lengths"):
+        require_undistorted("here", camera._replace(focal=torch.ones(1, 2)))
