@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from dvc.errors import UserError
 from dvc.records import Camera, Film, Mesh, Shutter
 from geometry.mesh_topology import mesh_topology, require_outward
+from render.camera import require_undistorted
 from render.mesh_render import render_mesh
 
 
@@ -30,7 +31,8 @@ class MeshRender(nn.Module):
     Gradient: to every tensor argument but the seed, with silhouettes, borders and creases; noise independent of the image's.
         Not covered: shadows, other objects in front, a mesh that cuts through itself, a camera inside a closed mesh, and
         where the plate ends (it stays fixed to the film).
-    Raises: UserError for shapes that do not fit; Unsupported for a motion on the film faster than the readout (in backward).
+    Raises: UserError for shapes that do not fit; Unsupported for a camera with distortion or two focal lengths, and (in
+        backward) for a motion on the film faster than the readout.
     """
 
     def __init__(self, samples: int = 16, edge_samples: int = 4, *, side_offset: float = 0.01):
@@ -58,6 +60,7 @@ class MeshRender(nn.Module):
         node_interval: float = 1.0,
         seed: int | Tensor = 0,
     ) -> Tensor:
+        require_undistorted("MeshRender.camera", camera)
         views = positions.shape[0]
         self._check(mesh, positions, orientations, background, film, frame_interval, node_interval)
         if not isinstance(seed, Tensor):

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from dvc.errors import UserError
 from dvc.records import Camera, Film, Frames, Shutter, Trajectory, expand_worlds, world_count
+from render.camera import require_undistorted
 from render.sphere import render_sphere
 
 
@@ -38,6 +39,7 @@ class SphereRender(nn.Module):
         of the lens and of the codec [px of the full frame]; seed: 0 for strata middles, else random times per seed.
     Returns: Frames with images (world, frame, row, column, 3).
     Gradient: see `render.sphere_sample`; complete for one ball that nothing hides.
+    Raises: Unsupported for a camera with distortion or two focal lengths.
     """
 
     def __init__(self, exposure_samples: int = 8):
@@ -61,6 +63,7 @@ class SphereRender(nn.Module):
         cap_color: Tensor | None = None,
         seed: int = 0,
     ) -> Frames:
+        require_undistorted("SphereRender.camera", camera)
         nodes, fraction, impact = frame_windows(trajectory)
         cap = color if cap_color is None else cap_color
         towards_light = light / torch.linalg.norm(light, dim=-1, keepdim=True)
