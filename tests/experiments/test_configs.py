@@ -16,6 +16,7 @@ from dvc.video_fit import VideoFit
 from geometry.mesh import icosphere
 from geometry.mesh_io import write_mesh
 from tests.experiments.rig_runs import write_run
+from tests.experiments.toss_files import simulated, write_tosses
 
 NAMES = sorted(path.stem for path in (Path(packaged).parent / "experiment").glob("*.yaml"))
 FRAMES = 32  # of the clip, in the tests that render one
@@ -66,6 +67,8 @@ def task_of(name: str, *overrides: str):
     if name == "double_pendulum_rig":  # a run in which nothing moves
         still = write_run(Path("run.csv"), np.zeros((401, 2)), np.zeros((400, 2)))
         overrides = (f"task.fitted={still}", f"task.unfitted={still}", "task.authors=null", *overrides)
+    if name == "cube_toss":
+        overrides = (f"tosses={write_tosses(Path('tosses'), simulated(5))}", "task.unfitted=[2]", *overrides)
     return instantiate(composed(name, *overrides).task, _convert_="all")
 
 
@@ -145,9 +148,10 @@ def test_data_that_is_missing_is_named_where_nothing_can_be_rendered():
     with pytest.raises(Exception, match="pendulum_wall") as caught:
         task_of("pendulum_video", "task.pipeline.stages.clip.size=null")
     assert isinstance(caught.value.__cause__ or caught.value, DataUnavailable) or "DataUnavailable" in str(caught.value)
-    with pytest.raises(Exception, match="double_pendulum_060143") as caught:
-        instantiate(composed("double_pendulum_rig").task, _convert_="all")
-    assert isinstance(caught.value.__cause__ or caught.value, DataUnavailable) or "DataUnavailable" in str(caught.value)
+    for name, item in (("double_pendulum_rig", "double_pendulum_060143"), ("cube_toss", "cube_toss")):
+        with pytest.raises(Exception, match=item) as caught:
+            instantiate(composed(name).task, _convert_="all")
+        assert isinstance(caught.value.__cause__ or caught.value, DataUnavailable) or "DataUnavailable" in str(caught.value)
 
 
 @pytest.mark.slow
