@@ -14,6 +14,7 @@ from dvc.records import State, expand_worlds, world_count
 from physics.articulated_step import INTEGRATORS, articulated_step
 from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables
 from physics.kinematics import motion_of
+from physics.windows import calls, carried, check_window
 
 CHUNK_STEPS = 128  # accelerations a call of the step op, at most
 CHUNK_BYTES = 64 * 2**20
@@ -40,13 +41,17 @@ class ArticulatedRollout(nn.Module):
             them at its beginning: semi-implicit Euler) or "rk4" (smooth systems: free bodies, pendulums).
         chunk: frames a call of the step op. States and factors of the mass matrix are kept for each substep of a call, and a
             call that is long takes long to trace; None: as many as stay within 128 substeps and 64 MB.
+        window: frames after which the gradient through the state is cut (truncated windows); None: never.
         controller: optional module `(coordinates (world, nq), rates (world, nv), time) -> controls (world, actuator)`, called
             at the beginning of each frame.
     Forward: state: State(coordinates (world, nq), rates (world, nv)); linkage; gravity [m/s^2] (world, 3); controls (world,
         frame or 1, actuator), held for a frame; wrenches (world, frame or 1, link, 6): force through the centre of mass [N] and
         torque [N m], world axes. Each world axis may be 1 -> ArticulatedTrajectory.
-    Gradient: complete, of the discrete motion. It has corners where a control or an actuator's force meets its bound; there it
-        is that of the side on which the step ends. A control beyond its bound has the gradient zero, which is its derivative.
+    Gradient: complete, of the discrete motion, without `window`; with it, biased: the derivative leaves out what reaches a
+        frame through the state at the beginning of its window (`physics.windows`), so that it does not grow with the horizon.
+        Memory and time stay those of the whole horizon. The motion has corners where a control or an actuator's force meets
+        its bound; there the gradient is that of the side on which the step ends. A control beyond its bound has the gradient
+        zero, which is its derivative.
     Raises: UserError for an unknown integrator, a horizon or rate that is not positive, shapes that do not fit the tree.
     """
 
@@ -59,6 +64,7 @@ class ArticulatedRollout(nn.Module):
         substeps: int = 8,
         integrator: str = "implicit",
         chunk: int | None = None,
+        window: int | None = None,
         controller: nn.Module | None = None,
     ):
         super().__init__()
@@ -69,7 +75,8 @@ class ArticulatedRollout(nn.Module):
         for name, value in counts.items():
             if not value > 0:
                 raise UserError(f"ArticulatedRollout.{name}: expected a positive number, got {value!r}")
-        self.tree, self.integrator, self.controller = tree, integrator, controller
+        check_window("ArticulatedRollout.window", window)
+        self.tree, self.integrator, self.controller, self.window = tree, integrator, controller, window
         self.frame_rate, self.frame_count = float(frame_rate), int(frame_count)
         self.substeps, self.chunk = int(substeps), chunk
         self.tables = tables(tree)
@@ -103,9 +110,9 @@ class ArticulatedRollout(nn.Module):
         q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
         tables_here = tuple(t.to(q.device) for t in self.tables)
         coordinates, rates = [q[:, None]], [v[:, None]]
-        done, chunk = 0, 1 if self.controller is not None else self.chunk or self._chunk(worlds)
-        while done < self.frame_count:
-            frames = min(chunk, self.frame_count - done)
+        chunk = 1 if self.controller is not None else self.chunk or self._chunk(worlds)
+        for done, frames in calls(self.frame_count, chunk, self.window):
+            q, v = carried(done, self.window, q, v)
             if self.controller is not None:
                 controls = self.controller(q, v, done / self.frame_rate)
                 self._check("controller", controls, (drives,))
@@ -118,7 +125,6 @@ class ArticulatedRollout(nn.Module):
             coordinates.append(next_q)
             rates.append(next_v)
             q, v = next_q[:, -1], next_v[:, -1]
-            done += frames
         all_q, all_v = torch.cat(coordinates, dim=1), torch.cat(rates, dim=1)
         motion = motion_of(all_q, all_v, packed[0], tables_here[0])
         return ArticulatedTrajectory(

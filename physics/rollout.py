@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dvc.errors import UserError
 from dvc.records import Bodies, State, Trajectory, Wall, world_count
 from physics.bodies import FAR_AWAY, KINDS, Forces
+from physics.windows import calls, carried, check_window
 
 
 class Rollout(nn.Module):
@@ -22,12 +23,14 @@ class Rollout(nn.Module):
         frame_rate [1/s]; first_frame, last_frame: window [first, last) in frames of the clip.
         substeps: steps a frame (Runge-Kutta of fourth order; 8 is ample for a pendulum of 0.5 m at 30 frames/s).
         chunk: frames a call of the step op, without a controller. With one it is called once a frame.
+        window: frames after which the gradient through the state is cut (truncated windows); None: never.
         controller: optional module `(observation (world, 6), time) -> load (world, 3)`: observation is the position
             [m] and velocity [m/s] of the centre of mass; load is a force [N] or a torque about the pivot [N m], world
             axes, held for a frame. This is where a learned residual goes.
     Forward: see the arguments; each has a leading world axis. Returns a Trajectory.
     Raises: UserError for a kind that is not known or a horizon below one frame.
-    Gradient: exact for the discrete motion, times of impact included; leaves out changes in the number of impacts.
+    Gradient: exact for the discrete motion, times of impact included; leaves out changes in the number of impacts. With `window`
+        it is biased: it leaves out what reaches a frame through the state at its window's beginning (`physics.windows`).
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Rollout(nn.Module):
         first_frame: int = 0,
         substeps: int = 8,
         chunk: int = 1000,
+        window: int | None = None,
         controller: nn.Module | None = None,
     ):
         super().__init__()
@@ -52,6 +56,7 @@ class Rollout(nn.Module):
         ):
             if not value > 0:
                 raise UserError(f"Rollout.{name}: expected a positive number, got {value!r}")
+        check_window("Rollout.window", window)
         self.kind = KINDS[kind]() if isinstance(kind, str) else kind
         if substeps % 2:
             raise UserError(f"Rollout.substeps: expected an even number (a node in the middle of each frame), got {substeps}")
@@ -60,7 +65,7 @@ class Rollout(nn.Module):
             int(first_frame),
             int(last_frame) - int(first_frame),
         )
-        self.substeps, self.chunk, self.controller = int(substeps), int(chunk), controller
+        self.substeps, self.chunk, self.window, self.controller = int(substeps), int(chunk), window, controller
 
     def forward(
         self,
@@ -111,16 +116,14 @@ class Rollout(nn.Module):
         parameters = self.kind.pack(bodies, forces, load, worlds) if self.controller is None else None
         frames_a_call = self.chunk if self.controller is None else 1
         pieces: list[tuple[Tensor, ...]] = []
-        done = 0
-        while done < count:
-            frames = min(frames_a_call, count - done)
+        for done, frames in calls(count, frames_a_call, self.window):
+            (x,) = carried(done, self.window, x)
             if self.controller is not None:
                 load = self.controller(self._observe(x, bodies), start + done / self.frame_rate)
                 parameters = self.kind.pack(bodies, forces, load, worlds)
             states, at_wall, fraction, speed = self.kind.step(x, parameters, interval=interval, steps=frames * self.substeps)
             pieces.append((states if not pieces else states[:, 1:], at_wall, fraction, speed))
             x = states[:, -1]
-            done += frames
         states, at_wall, fraction, speed = (
             torch.cat(part, dim=1) if len(pieces) > 1 else part[0] for part in zip(*pieces, strict=True)
         )
