@@ -19,6 +19,7 @@ from geometry.sdf_grid import require_grid
 from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables, unit
 from physics.contact_shapes import KINDS, pair_features
 from physics.contact_step import contact_step
+from physics.windows import calls, carried, check_window
 
 SIZES = {"sphere": 1, "ellipsoid": 3, "box": 3, "rounded_box": 4, "capsule": 2, "half_space": 0, "grid": 1, "points": 1}
 CHUNK_STEPS = 64  # substeps a call of the step op
@@ -179,18 +180,20 @@ class ContactRollout(nn.Module):
 
     Arguments: tree; scene; frame_rate [1/s], frame_count, substeps a frame; pair_capacity and contact_capacity: room for pairs
     of shapes and for contacts near each other in one world (None: for all that there can be, at most 4096 and 512);
-    chunk: frames a call of the step op.
+    chunk: frames a call of the step op; window: frames after which the gradient through the state is cut (None: never).
 
     forward(state, linkage, numbers, gravity, controls, wrenches, points, grid) -> ContactTrajectory. `numbers` of
     ContactScene.numbers; points [m] (world, point, 3) in the frames of their shapes, one after the other; grid: SdfGrid.
 
     Gradient: of all inputs, the grid's values and origin included, not its spacing; it leaves out the switches: which face or
-    edge a point is nearest to. Errors: UserError for shapes, Unsupported as said; UserError where there is not enough room for contacts.
+    edge a point is nearest to; with `window` also what reaches a frame through its window's first state (`physics.windows`).
+    Errors: UserError for shapes, Unsupported as said; UserError where there is not enough room for contacts.
     """
 
     def __init__(
         self, tree: Topology, scene: ContactScene, *, frame_rate: float, frame_count: int, substeps: int = 1,
         pair_capacity: int | None = None, contact_capacity: int | None = None, chunk: int | None = None,
+        window: int | None = None,
     ):  # fmt: skip
         super().__init__()
         if not frame_rate > 0.0 or frame_count < 1 or substeps < 1:
@@ -198,7 +201,8 @@ class ContactRollout(nn.Module):
                 "ContactRollout: expected frame_rate > 0, frame_count and substeps of at least 1, got "
                 f"{frame_rate}, {frame_count}, {substeps}"
             )
-        self.tree, self.scene = tree, scene
+        check_window("ContactRollout.window", window)
+        self.tree, self.scene, self.window = tree, scene, window
         self.frame_rate, self.frame_count, self.substeps = float(frame_rate), int(frame_count), int(substeps)
         pairs = int(((scene.features + scene.features.T) > 0).triu().sum())
         self.pair_capacity = pair_capacity or max(1, min(pairs, MOST_PAIRS))
@@ -246,9 +250,8 @@ class ContactRollout(nn.Module):
         coordinates, rates = [q[:, None]], [v[:, None]]
         contacts: list[Tensor] = []
         remainders: list[Tensor] = []
-        done = 0
-        while done < self.frame_count:
-            frames = min(self.chunk, self.frame_count - done)
+        for done, frames in calls(self.frame_count, self.chunk, self.window):
+            q, v = carried(done, self.window, q, v)
             now = [t if t.shape[1] == 1 else t[:, done : done + frames] for t in (controls, wrenches)]
             next_q, next_v, near, left = contact_step(
                 q, v, *packed, *now, gravity, numbers, points, values, frame, *shared,
@@ -258,6 +261,5 @@ class ContactRollout(nn.Module):
             for parts, part in ((coordinates, next_q), (rates, next_v), (contacts, near), (remainders, left)):
                 parts.append(part)
             q, v = next_q[:, -1], next_v[:, -1]
-            done += frames
         c, r, n, e = (torch.cat(parts, dim=1) for parts in (coordinates, rates, contacts, remainders))
         return ContactTrajectory(c, r, n, e, 1.0 / self.frame_rate)
