@@ -65,7 +65,7 @@ def bsdf_cos(
 def bsdf_pdf(
     kind: int, two_sided: int, schlick: int, albedo: wp.vec3, alpha: float, n: wp.vec3, wi: wp.vec3, wo: wp.vec3
 ):  # fmt: skip
-    """Density of `bsdf_sample` in solid angle [1/sr] where light is reflected; its integral lacks the share that is absorbed."""
+    """Density of `bsdf_sample` in solid angle [1/sr] where light is reflected; its integral lacks what is absorbed."""
     density = float(0.0)
     side = side_of(two_sided, n, wi)
     cos_o = side * wp.dot(n, wo)

@@ -3,8 +3,8 @@ r"""Textures: any number of images of different sizes in one flat array, looked 
     value = (1 - a) (1 - b) t00 + a (1 - b) t10 + (1 - a) b t01 + a b t11
 
 uv = (0, 0) is the bottom left corner of an image and (1, 1) the top right one, as in OBJ; images are stored with row 0 at the
-top. So texel (row j, column i) has its centre at u = (i + 1/2) / width, v = 1 - (j + 1/2) / height. (Mitsuba's `bitmap` has v = 0
-at the top; its OBJ reader turns v over, its PLY reader and `mi.Mesh` do not.) Outside [0, 1]^2 an image is repeated, mirrored at
+top. So texel (row j, column i) has its centre at u = (i + 1/2) / width, v = 1 - (j + 1/2) / height. (Mitsuba's `bitmap` has v
+= 0 in the top row; its OBJ reader turns v over, its PLY reader does not.) Outside [0, 1]^2 an image is repeated, mirrored at
 its edges, or goes on with its outermost texels (`clamp`).
 
 The gradient to uv is that within a cell between texel centres; it jumps from cell to cell.
@@ -25,7 +25,7 @@ REPEAT, MIRROR, CLAMP = wp.constant(0), wp.constant(1), wp.constant(2)  # places
 
 @wp.struct
 class TextureTable:
-    rows: wp.array2d(dtype=int)  # width, height, first texel, channels (1 or 3), wrap, (texture, 5)
+    table: wp.array2d(dtype=int)  # width, height, first texel, channels (1 or 3), wrap, (texture, 5)
 
 
 @wp.struct
@@ -59,10 +59,10 @@ def wrapped(index: int, size: int, wrap: int):
 
 @wp.func
 def texel_footprint(table: TextureTable, texture: int, uv: wp.vec2):
-    width = table.rows[texture, 0]
-    height = table.rows[texture, 1]
-    first = table.rows[texture, 2]
-    wrap = table.rows[texture, 4]
+    width = table.table[texture, 0]
+    height = table.table[texture, 1]
+    first = table.table[texture, 2]
+    wrap = table.table[texture, 4]
     x = uv[0] * float(width) - 0.5
     y = (1.0 - uv[1]) * float(height) - 0.5
     column = int(wp.floor(x))
@@ -118,8 +118,8 @@ def add_texture_gradient(
     to_right = (t10 - t00) * (1.0 - b) + (t11 - t01) * b
     to_below = (t01 - t00) * (1.0 - a) + (t11 - t10) * a
     return wp.vec2(
-        float(table.rows[texture, 0]) * wp.dot(g, to_right),
-        -float(table.rows[texture, 1]) * wp.dot(g, to_below),  # v points up, rows go down
+        float(table.table[texture, 0]) * wp.dot(g, to_right),
+        -float(table.table[texture, 1]) * wp.dot(g, to_below),  # v points up, rows go down
     )
 
 
@@ -129,7 +129,8 @@ def pack_textures(textures: Sequence[Tensor], wraps: Sequence[str]) -> tuple[Ten
     Arguments:
         textures: images (world, height, width, 1 or 3), row 0 at the top, linear values; a world axis of one serves all worlds.
         wraps: "repeat", "mirror" or "clamp", one a texture.
-    Returns: texels (world, texel, 3), float32, one channel written three times; table (texture, 5), int32, for `TextureTable.rows`.
+    Returns: texels (world, texel, 3), float32, one channel written three times; table (texture, 5), int32, which is
+        `TextureTable.table`.
     Gradient: to every texture, through torch.
     Raises: UserError where there is no texture, a shape or type does not fit, a texture is empty, or a wrap is not known.
     """

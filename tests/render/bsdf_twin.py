@@ -163,7 +163,7 @@ def gradients(
 
 
 def slope_bins(alpha: float, rings: int, sectors: int, fine: int) -> tuple[Array, Array]:
-    """Half vectors (rings, sectors, fine^2, 3) and solid angles; rings hold equal shares of D cos, so that any lobe is resolved.
+    """Half vectors (rings, sectors, fine^2, 3) and solid angles; rings hold equal shares of D cos, whatever alpha.
 
     tan^2 = alpha^2 s / (1 - s), s uniform in [0, 1): d omega = sin d theta d phi.
     """
