@@ -1,0 +1,192 @@
+r"""Edges of triangle meshes as places where a picture may jump: which are chosen, and what kind they are seen from a direction.
+
+Seen along a direction, an edge is a *rim* (a border, or a fold with one face towards the viewer and one away: what lies beyond
+it shows on one side) or a *crease* (both faces show, with different normals). Everything else does not jump.
+
+Edges are drawn with the density of an importance, by its cumulative sum; the remainder of the draw is the place along the edge,
+so that n draws are stratified over all edges together.
+"""
+
+import warp as wp
+
+from render.camera_projection import NEAR, camera_vector, depth_of, film_of
+from render.placing import corner, to_world
+from render.scene_data import FilmPlan, Moment, SceneNumbers, SceneTables, moment_at
+
+NOTHING, RIM, CREASE = wp.constant(0), wp.constant(1), wp.constant(2)
+FLAT = wp.constant(1.0e-6)  # sine of the angle between two faces below which they are one plane
+CREASE_SHARE = wp.constant(0.25)  # importance of a crease over that of a rim
+OFF_FILM_SHARE = wp.constant(0.02)  # importance of edges that the film does not see in the middle of the exposure
+
+
+@wp.struct
+class Edge:
+    """An edge in the world at a moment."""
+
+    a: wp.vec3
+    b: wp.vec3
+    c0: wp.vec3  # the opposite corner of face 0
+    c1: wp.vec3
+    n0: wp.vec3  # unit normals
+    n1: wp.vec3
+    face0: int
+    face1: int  # -1: border
+    instance: int
+
+
+@wp.struct
+class Sight:
+    """What an edge is, seen along a direction."""
+
+    kind: int
+    near_face: int
+    far_face: int  # of a crease
+    outward: (
+        wp.vec3
+    )  # unit, perpendicular to edge and direction; away from the faces of a rim, from near to far face of a crease
+
+
+@wp.func
+def unit_normal(a: wp.vec3, b: wp.vec3, c: wp.vec3):
+    raw = wp.cross(b - a, c - a)
+    return raw / wp.max(wp.length(raw), 1.0e-30)
+
+
+@wp.func
+def edge_at(scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, index: int):
+    edge = Edge()
+    edge.face0 = tables.edges[index, 2]
+    edge.face1 = tables.edges[index, 3]
+    edge.instance = tables.face_table[edge.face0, 0]
+    edge.a = to_world(scene, view, moment, edge.instance, scene.vertices[world, tables.edges[index, 0]])
+    edge.b = to_world(scene, view, moment, edge.instance, scene.vertices[world, tables.edges[index, 1]])
+    edge.c0 = to_world(scene, view, moment, edge.instance, scene.vertices[world, tables.edges[index, 4]])
+    edge.n0 = unit_normal(
+        corner(scene, tables, view, world, moment, edge.face0, 0), corner(scene, tables, view, world, moment, edge.face0, 1),
+        corner(scene, tables, view, world, moment, edge.face0, 2),
+    )  # fmt: skip
+    edge.c1 = edge.c0
+    edge.n1 = edge.n0
+    if edge.face1 >= 0:
+        edge.c1 = to_world(scene, view, moment, edge.instance, scene.vertices[world, tables.edges[index, 5]])
+        edge.n1 = unit_normal(
+            corner(scene, tables, view, world, moment, edge.face1, 0),
+            corner(scene, tables, view, world, moment, edge.face1, 1),
+            corner(scene, tables, view, world, moment, edge.face1, 2),
+        )
+    return edge
+
+
+@wp.func
+def sight_of(edge: Edge, point: wp.vec3, toward: wp.vec3):
+    """What the edge is at `point`, seen along `toward`."""
+    sight = Sight()
+    sight.kind = NOTHING
+    sight.near_face = edge.face0
+    across = wp.cross(toward, edge.b - edge.a)
+    length = wp.length(across)
+    if length <= 1.0e-6 * wp.length(toward) * wp.length(edge.b - edge.a):
+        return sight
+    across = across / length
+    side0 = wp.dot(across, edge.c0 - point)
+    side1 = wp.dot(across, edge.c1 - point)
+    if edge.face1 < 0:
+        sight.kind = RIM
+        sight.outward = across * wp.where(side0 > 0.0, -1.0, 1.0)
+        return sight
+    front0 = wp.dot(edge.n0, toward) < 0.0
+    front1 = wp.dot(edge.n1, toward) < 0.0
+    if front0 == front1:
+        if wp.length(wp.cross(edge.n0, edge.n1)) > FLAT:
+            sight.kind = CREASE
+            sight.far_face = edge.face1
+            sight.outward = across * wp.where(side1 > side0, 1.0, -1.0)
+    else:
+        sight.kind = RIM
+        side = wp.where(wp.abs(side0) > wp.abs(side1), side0, side1)
+        sight.outward = across * wp.where(side > 0.0, -1.0, 1.0)
+        convex = wp.dot(edge.n0, edge.c1 - edge.a) < 0.0
+        if convex != front0:
+            sight.near_face = edge.face1
+    return sight
+
+
+@wp.kernel(enable_backward=False)
+def film_importance_kernel(
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, view: int, importance: wp.array(dtype=float)
+):
+    """Length on the film in the middle of the exposure, less where the edge is not likely to matter."""
+    index = wp.tid()
+    world = view / film.views_per_world
+    camera = scene.cameras[view]
+    moment = moment_at(scene.positions.shape[2], film.node_interval, 0.0)
+    edge = edge_at(scene, tables, view, world, moment, index)
+    diagonal = wp.length(film.frame)
+    length = diagonal
+    share = float(1.0)
+    if camera[21] != 0.0 or (depth_of(edge.a, camera) > NEAR and depth_of(edge.b, camera) > NEAR):
+        at_a = film_of(edge.a, camera)
+        at_b = film_of(edge.b, camera)
+        length = wp.min(wp.length(at_b - at_a), diagonal)
+        low = wp.min(at_a, at_b)
+        high = wp.max(at_a, at_b)
+        end = film.origin + wp.vec2(float(film.width), float(film.height)) / film.scale
+        if high[0] < film.origin[0] or high[1] < film.origin[1] or low[0] > end[0] or low[1] > end[1]:
+            share = OFF_FILM_SHARE
+    toward = wp.vec3(camera[9], camera[10], camera[11])
+    if camera[21] == 0.0:
+        toward = 0.5 * (edge.a + edge.b) - wp.vec3(camera[0], camera[1], camera[2])
+    sight = sight_of(edge, 0.5 * (edge.a + edge.b), toward)
+    if sight.kind == CREASE:
+        share = share * CREASE_SHARE
+    elif sight.kind == NOTHING:
+        share = share * wp.where(scene.positions.shape[2] > 1, OFF_FILM_SHARE, 0.0)
+    importance[index] = length * share
+
+
+@wp.kernel(enable_backward=False)
+def fold_importance_kernel(
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, view: int, importance: wp.array(dtype=float)
+):
+    """Length times the angle of the fold: the share of directions from which the edge is a rim."""
+    index = wp.tid()
+    world = view / film.views_per_world
+    edge = edge_at(scene, tables, view, world, moment_at(scene.positions.shape[2], film.node_interval, 0.0), index)
+    angle = float(wp.PI)
+    if edge.face1 >= 0:
+        angle = wp.acos(wp.clamp(wp.dot(edge.n0, edge.n1), -1.0, 1.0))
+        if wp.length(wp.cross(edge.n0, edge.n1)) <= FLAT and wp.dot(edge.n0, edge.n1) > 0.0:
+            angle = 0.0
+    importance[index] = wp.length(edge.b - edge.a) * angle
+
+
+@wp.func
+def choose_edge(sums: wp.array(dtype=wp.float64), u: float):
+    """Edge, place along it in [0, 1], and the density of both together, for u in [0, 1)."""
+    last = sums.shape[0] - 1
+    total = sums[last]
+    place = wp.float64(u) * total
+    low = int(0)
+    high = int(last)
+    while low < high:
+        middle = (low + high) / 2
+        if sums[middle] > place:
+            high = middle
+        else:
+            low = middle + 1
+    before = wp.float64(0.0)
+    if low > 0:
+        before = sums[low - 1]
+    own = sums[low] - before
+    s = float(0.5)
+    density = float(0.0)
+    if own > wp.float64(0.0):
+        s = wp.clamp(float((place - before) / own), 0.0, 1.0)
+        density = float(own / total)
+    return low, s, density
+
+
+@wp.func
+def stratum(index: int, count: int, jitter: float):
+    """Point of stratum `index` of `count` in [0, 1)."""
+    return wp.min((float(index) + jitter) / float(count), 0.99999994)

@@ -1,0 +1,182 @@
+"""What a ray meets first. Found without gradient, attached afterwards: `hit_point` and `hit_normal` are differentiated by wp.grad.
+
+Rays are carried into the frame of each instance, whose search tree is built once for its vertices. Planes (faces that go on for
+ever) and spheres are few: they are tried one by one.
+"""
+
+import warp as wp
+
+from render.intersector import Intersector, any_in_instance, closest_in_instance
+from render.placing import corner, instance_orientation, instance_position, to_world
+from render.reversible import reversible
+from render.scene_data import FACE, MISSED, PLANE, SPHERE, Hit, Moment, SceneNumbers, SceneTables
+
+FAR = wp.constant(1.0e30)
+OFFSET = wp.constant(3.0e-5)  # of the coordinates' size: how far a new ray starts from the surface that it leaves
+
+
+@wp.func
+def offset_origin(x: wp.vec3, n: wp.vec3, direction: wp.vec3):
+    """A point beside the surface, on the side that `direction` leaves to."""
+    size = wp.max(wp.max(wp.abs(x[0]), wp.abs(x[1])), wp.abs(x[2])) + 1.0e-2
+    side = wp.where(wp.dot(n, direction) >= 0.0, OFFSET, -OFFSET)
+    return x + n * (side * size)
+
+
+@wp.func
+def sphere_root(o: wp.vec3, d: wp.vec3, center: wp.vec3, radius: float):
+    """First positive distance along a ray, or FAR; and 1 where the ray enters, -1 where it leaves from inside."""
+    dd = wp.dot(d, d)
+    to_center = center - o
+    middle = wp.dot(to_center, d) / dd
+    off = to_center - d * middle
+    under = (radius * radius - wp.dot(off, off)) / dd
+    t = float(FAR)
+    side = float(1.0)
+    if under > 0.0:
+        half = wp.sqrt(under)
+        if middle - half > 0.0:
+            t = middle - half
+        elif middle + half > 0.0:
+            t = middle + half
+            side = float(-1.0)
+    return t, side
+
+
+@wp.func
+def plane_root(o: wp.vec3, d: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3):
+    n = wp.cross(b - a, c - a)
+    across = wp.dot(n, d)
+    t = float(FAR)
+    if across != 0.0:
+        root = wp.dot(n, a - o) / across
+        if root > 0.0:
+            t = root
+    return t
+
+
+@reversible
+@wp.func
+def barycentric(p: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3):
+    """Weights (u, v) of b and c at the point of the plane nearest to p."""
+    e1 = b - a
+    e2 = c - a
+    r = p - a
+    d11 = wp.dot(e1, e1)
+    d12 = wp.dot(e1, e2)
+    d22 = wp.dot(e2, e2)
+    r1 = wp.dot(r, e1)
+    r2 = wp.dot(r, e2)
+    det = d11 * d22 - d12 * d12
+    return wp.vec2((d22 * r1 - d12 * r2) / det, (d11 * r2 - d12 * r1) / det)
+
+
+@wp.func
+def closest(
+    scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, o: wp.vec3, d: wp.vec3
+):
+    """The first hit of the ray o + t d, t > 0."""
+    hit = Hit()
+    hit.kind = MISSED
+    hit.t = FAR
+    for instance in range(tracer.instances):
+        start = o
+        along = d
+        if instance > 0:
+            q = instance_orientation(scene, view, moment, instance)
+            start = wp.quat_rotate_inv(q, o - instance_position(scene, view, moment, instance))
+            along = wp.quat_rotate_inv(q, d)
+        found = closest_in_instance(tracer, world, instance, start, along, hit.t)
+        if found.face >= 0:
+            hit.kind = FACE
+            hit.index = found.face
+            hit.t = found.t
+            hit.u = found.u
+            hit.v = found.v
+    for i in range(tables.planes.shape[0]):
+        face = tables.planes[i]
+        a = corner(scene, tables, view, world, moment, face, 0)
+        b = corner(scene, tables, view, world, moment, face, 1)
+        c = corner(scene, tables, view, world, moment, face, 2)
+        t = plane_root(o, d, a, b, c)
+        if t < hit.t:
+            uv = barycentric(o + d * t, a, b, c)
+            hit.kind = PLANE
+            hit.index = face
+            hit.t = t
+            hit.u = uv[0]
+            hit.v = uv[1]
+    for i in range(tables.sphere_table.shape[0]):
+        ball = scene.spheres[world, i]
+        center = to_world(scene, view, moment, tables.sphere_table[i, 0], wp.vec3(ball[0], ball[1], ball[2]))
+        t, side = sphere_root(o, d, center, ball[3])
+        if t < hit.t:
+            hit.kind = SPHERE
+            hit.index = i
+            hit.t = t
+            hit.u = side
+            hit.v = 0.0
+    return hit
+
+
+@wp.func
+def blocked(
+    scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, o: wp.vec3,
+    d: wp.vec3, t_max: float,
+):  # fmt: skip
+    """Whether anything is hit before t_max."""
+    for instance in range(tracer.instances):
+        start = o
+        along = d
+        if instance > 0:
+            q = instance_orientation(scene, view, moment, instance)
+            start = wp.quat_rotate_inv(q, o - instance_position(scene, view, moment, instance))
+            along = wp.quat_rotate_inv(q, d)
+        if any_in_instance(tracer, world, instance, start, along, t_max):
+            return True
+    for i in range(tables.planes.shape[0]):
+        face = tables.planes[i]
+        t = plane_root(
+            o, d, corner(scene, tables, view, world, moment, face, 0), corner(scene, tables, view, world, moment, face, 1),
+            corner(scene, tables, view, world, moment, face, 2),
+        )  # fmt: skip
+        if t < t_max:
+            return True
+    for i in range(tables.sphere_table.shape[0]):
+        ball = scene.spheres[world, i]
+        center = to_world(scene, view, moment, tables.sphere_table[i, 0], wp.vec3(ball[0], ball[1], ball[2]))
+        t, _side = sphere_root(o, d, center, ball[3])
+        if t < t_max:
+            return True
+    return False
+
+
+@reversible
+@wp.func
+def hit_point(kind: int, o: wp.vec3, d: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3):
+    """Where the ray o + t d meets the surface: a face or plane with corners a, b, c; or a sphere with centre a, radius b_0,
+    entered (c_0 = 1) or left (c_0 = -1)."""
+    t = float(0.0)
+    if kind == SPHERE:
+        dd = wp.dot(d, d)
+        to_center = a - o
+        middle = wp.dot(to_center, d) / dd
+        off = to_center - d * middle
+        t = middle - c[0] * wp.sqrt(wp.max(b[0] * b[0] - wp.dot(off, off), 1.0e-12 * b[0] * b[0]) / dd)
+    else:
+        n = wp.cross(b - a, c - a)
+        t = wp.dot(n, a - o) / wp.dot(n, d)
+    return o + d * t
+
+
+@reversible
+@wp.func
+def hit_normal(kind: int, x: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3):
+    """Unit normal: of a face, on the side where its corners run counter-clockwise; of a sphere, outwards."""
+    n = wp.vec3(0.0, 0.0, 1.0)
+    if kind == SPHERE:
+        n = (x - a) / wp.length(x - a)
+    else:
+        raw = wp.cross(b - a, c - a)
+        n = raw / wp.length(raw)
+    return n

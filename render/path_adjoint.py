@@ -1,0 +1,381 @@
+r"""Gradient of path-traced pixels with visibility held fixed: everything but the motion of boundaries.
+
+What stays fixed while parameters move: film points, times, the directions in which materials send paths on (in world axes), and
+the place of a light's point on its lamp. Hits are found again without gradient and attached: a vertex is where the ray of the
+vertex before it meets the plane of its face. Densities and weights are detached.
+
+A path is traced with random numbers of its own and its vertices are kept (memory: depth, not samples). The sweep goes from the
+last vertex to the first with the radiance L that arrives along the path,
+
+    L_k = N_k + S_k + f_k L_{k+1} / p_k,
+
+N_k a light's sample, S_k a lamp that the sampled ray has met; no division by what may be zero. Each term's derivative is that of
+a small function (`wp.grad`), and what a vertex's position receives is handed on to the vertex before it.
+
+Left out: where visibility changes (`render.primary_boundary`, `render.shadow_boundary`), textures' coordinates, the
+probabilities with which lamps are chosen.
+"""
+
+import warp as wp
+
+from render.bsdf import bsdf_cos, bsdf_pdf, bsdf_sample
+from render.camera_projection import camera_vector, origin_of, ray_of, undistort
+from render.hits import blocked, closest, offset_origin
+from render.intersector import Intersector
+from render.lights import (
+    environment_density,
+    fill_light,
+    heuristic,
+    lamp_density,
+    light_value,
+    light_value_along,
+    sample_light,
+)
+from render.path_radiance import (
+    SHADOW_END,
+    facing_normal,
+    film_point,
+    film_sample,
+    is_lamp,
+    lamp_emission,
+    survival,
+)
+from render.reversible import reversible
+from render.scene_data import (
+    DIRECTIONAL,
+    ENVIRONMENT,
+    FACE,
+    LAMP,
+    MISSED,
+    POINT,
+    FilmPlan,
+    Hit,
+    Moment,
+    SceneNumbers,
+    SceneTables,
+    light_vector,
+    moment_at,
+    sample_time,
+)
+from render.surface import (
+    Surface,
+    add_corner_gradients,
+    add_emission_gradient,
+    add_surface_gradient,
+    emission_of,
+    emits,
+    surface_of,
+)
+
+
+@wp.struct
+class PathVertex:
+    """A vertex as the sweep needs it."""
+
+    o: wp.vec3
+    d: wp.vec3
+    hit: Hit
+    throughput: wp.vec3  # before the vertex
+    wo: wp.vec3
+    go_on: float  # 1 / (density of wo, probability of going on); 0: the path ends here
+    light: int  # kind of the light sample; -1: none
+    light_index: int
+    light_u: float
+    light_v: float
+    light_direction: wp.vec3
+    light_weight: float
+    met: float  # weight of this hit's emission, seen from the vertex before, in light_value's measure; for a miss: as radiance
+
+
+@reversible
+@wp.func
+def bsdf_along(
+    kind: int, two_sided: int, schlick: int, albedo: wp.vec3, alpha: float, n: wp.vec3, wi: wp.vec3, wo: wp.vec3,
+    weight: wp.vec3,
+):  # fmt: skip
+    return wp.dot(weight, bsdf_cos(kind, two_sided, schlick, albedo, alpha, n, wi, wo))
+
+
+@reversible
+@wp.func
+def ray_along(film: wp.vec2, camera: camera_vector, undistorted: wp.vec2, of_origin: wp.vec3, of_direction: wp.vec3):
+    return wp.dot(of_origin, origin_of(film, camera, undistorted, 0.0)) + wp.dot(
+        of_direction, ray_of(film, camera, undistorted)
+    )
+
+
+@wp.func
+def trace_path(
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
+    first: Hit, first_o: wp.vec3, first_d: wp.vec3, seed: wp.uint32, slot: int, history: wp.array2d(dtype=PathVertex),
+):  # fmt: skip
+    """Writes the vertices of one path; returns how many there are."""
+    state = wp.uint32(seed)
+    hit = first
+    o = first_o
+    d = first_d
+    throughput = wp.vec3(1.0, 1.0, 1.0)
+    hidden = wp.vec3(1.0, 1.0, 1.0)  # throughput as far as the end by chance goes by it
+    met = float(1.0)
+    count = int(0)
+    while count < film.depth:
+        vertex = PathVertex()
+        vertex.o = o
+        vertex.d = d
+        vertex.hit = hit
+        vertex.throughput = throughput
+        vertex.light = -1
+        vertex.go_on = 0.0
+        vertex.met = met
+        if hit.kind == MISSED or count == film.depth - 1:
+            history[slot, count] = vertex
+            count += 1
+            break
+        s = surface_of(scene, tables, view, world, moment, hit, o, d)
+        wi = -wp.normalize(d)
+        if s.two_sided == 0 and wp.dot(s.normal, wi) <= 0.0:
+            history[slot, count] = vertex
+            count += 1
+            break
+        n = facing_normal(s.normal, wi)
+        sample = sample_light(
+            scene, tables, view, world, moment, s.position, n, wp.randf(state), wp.randf(state), wp.randf(state)
+        )
+        if sample.kind >= 0:
+            start = offset_origin(s.position, s.normal, sample.direction)
+            if s.two_sided != 0 or wp.dot(s.normal, sample.direction) > 0.0:
+                if not blocked(
+                    scene, tables, tracer, view, world, moment, start, sample.direction, sample.distance * SHADOW_END
+                ):
+                    vertex.light = sample.kind
+                    vertex.light_index = sample.index
+                    vertex.light_u = sample.u
+                    vertex.light_v = sample.v
+                    vertex.light_direction = sample.direction
+                    vertex.light_weight = sample.weight
+                    if sample.density > 0.0:
+                        own = bsdf_pdf(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, sample.direction)
+                        vertex.light_weight = sample.weight * heuristic(sample.density, own)
+        wo = bsdf_sample(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wp.randf(state), wp.randf(state))
+        density = bsdf_pdf(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wo)
+        if density <= 0.0:
+            history[slot, count] = vertex
+            count += 1
+            break
+        f = bsdf_cos(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wo)
+        q = float(1.0)
+        hidden = wp.cw_mul(hidden, f) / density
+        if count + 1 >= film.roulette_depth:
+            q = survival(hidden)
+            hidden = hidden / q
+        if wp.randf(state) >= q:
+            history[slot, count] = vertex
+            count += 1
+            break
+        vertex.wo = wo
+        vertex.go_on = 1.0 / (density * q)
+        history[slot, count] = vertex
+        count += 1
+        throughput = wp.cw_mul(throughput, f) * vertex.go_on
+        o = offset_origin(s.position, s.normal, wo)
+        d = wo
+        hit = closest(scene, tables, tracer, view, world, moment, o, d)
+        met = 1.0
+        if hit.kind == MISSED:
+            met = heuristic(density, environment_density(tables, n, d))
+        elif hit.kind == FACE:
+            if emits(tables, tables.face_table[hit.index, 1]):
+                met = 0.0
+                lamp = fill_light(scene, tables, view, world, moment, LAMP, hit.index, hit.u, hit.v, d)
+                raw = wp.cross(lamp.b - lamp.a, lamp.c - lamp.a)
+                to_light = lamp.a * (1.0 - hit.u - hit.v) + lamp.b * hit.u + lamp.c * hit.v - s.position
+                squared = wp.dot(to_light, to_light)
+                facing = -0.5 * wp.dot(raw, d)
+                if facing > 0.0:
+                    weight = heuristic(density, lamp_density(tables, world, hit.index, d, wp.sqrt(squared), raw))
+                    met = weight * vertex.go_on * squared / facing
+    return count
+
+
+@wp.func
+def add_light(
+    scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, view: int, world: int, moment: Moment, s: Surface,
+    wi: wp.vec3, light: int, index: int, u: float, v: float, direction: wp.vec3, weight: float, adjoint: wp.vec3,
+):  # fmt: skip
+    """Adds the gradient of one light's share; returns its value and those of albedo, alpha, normal, position, wi, and blend."""
+    sample = fill_light(scene, tables, view, world, moment, light, index, u, v, direction)
+    value = light_value(
+        light, s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, s.position, wi, sample.a, sample.b, sample.c, u, v,
+        sample.radiance,
+    )  # fmt: skip
+    scaled = adjoint * weight
+    _l, _k, _t, _s, g_albedo, g_alpha, g_normal, g_position, g_wi, ga, gb, gc, _u, _v, g_radiance, _w = wp.grad(
+        light_value_along
+    )(
+        light, s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, s.position, wi, sample.a, sample.b, sample.c, u, v,
+        sample.radiance, scaled,
+    )  # fmt: skip
+    at_blend = float(0.0)
+    if light == LAMP:
+        at_blend = add_corner_gradients(scene, tables, grads, view, world, moment, FACE, index, ga, gb, gc)
+        _uv = add_emission_gradient(scene, tables, grads, world, tables.face_table[index, 1], FACE, index, u, v, g_radiance)
+    elif light == ENVIRONMENT:
+        wp.atomic_add(grads.environment, world, g_radiance)
+    elif light == POINT or light == DIRECTIONAL:
+        wp.atomic_add(
+            grads.lights, world, index,
+            light_vector(ga[0], ga[1], ga[2], g_radiance[0], g_radiance[1], g_radiance[2]),
+        )  # fmt: skip
+    return value * weight, g_albedo, g_alpha, g_normal, g_position, g_wi, at_blend
+
+
+@wp.func
+def sweep_path(
+    scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, view: int, world: int, moment: Moment, slot: int, count: int,
+    history: wp.array2d(dtype=PathVertex), adjoint: wp.vec3,
+):  # fmt: skip
+    """Adds the gradient of adjoint . radiance of the path; returns those of the first ray's origin and direction, and blend."""
+    arriving = wp.vec3(0.0, 0.0, 0.0)  # radiance along the vertex's wo, without lamps
+    from_next = wp.vec3(0.0, 0.0, 0.0)  # gradient at the position, through the next vertex
+    d_bar = wp.vec3(0.0, 0.0, 0.0)
+    at_blend = float(0.0)
+    lamp_weight = float(0.0)  # of a lamp that the next vertex lies on
+    lamp_hit = Hit()
+    k = int(count - 1)
+    while k >= 0:
+        vertex = history[slot, k]
+        at_vertex = wp.cw_mul(adjoint, vertex.throughput)
+        if vertex.hit.kind == MISSED:
+            wp.atomic_add(grads.environment, world, at_vertex * vertex.met)
+            arriving = scene.environment[world] * vertex.met
+            lamp_weight = 0.0
+            from_next = wp.vec3(0.0, 0.0, 0.0)
+        else:
+            s = surface_of(scene, tables, view, world, moment, vertex.hit, vertex.o, vertex.d)
+            wi = -wp.normalize(vertex.d)
+            g_albedo = wp.vec3(0.0, 0.0, 0.0)
+            g_alpha = float(0.0)
+            g_normal = wp.vec3(0.0, 0.0, 0.0)
+            g_position = from_next
+            g_wi = wp.vec3(0.0, 0.0, 0.0)
+            leaving = wp.vec3(0.0, 0.0, 0.0)
+            if vertex.light >= 0:
+                value, ga, gl, gn, gx, gw, gt = add_light(
+                    scene, tables, grads, view, world, moment, s, wi, vertex.light, vertex.light_index, vertex.light_u,
+                    vertex.light_v, vertex.light_direction, vertex.light_weight, at_vertex,
+                )  # fmt: skip
+                leaving += value
+                g_albedo += ga
+                g_alpha += gl
+                g_normal += gn
+                g_position += gx
+                g_wi += gw
+                at_blend += gt
+            if lamp_weight > 0.0:
+                value, ga, gl, gn, gx, gw, gt = add_light(
+                    scene, tables, grads, view, world, moment, s, wi, LAMP, lamp_hit.index, lamp_hit.u, lamp_hit.v, vertex.wo,
+                    lamp_weight, at_vertex,
+                )  # fmt: skip
+                leaving += value
+                g_albedo += ga
+                g_alpha += gl
+                g_normal += gn
+                g_position += gx
+                g_wi += gw
+                at_blend += gt
+            if vertex.go_on > 0.0:
+                f = bsdf_cos(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, vertex.wo)
+                leaving += wp.cw_mul(f, arriving) * vertex.go_on
+                _k, _t, _s, ga, gl, gn, gw, _wo, _w = wp.grad(bsdf_along)(
+                    s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, vertex.wo,
+                    wp.cw_mul(at_vertex, arriving) * vertex.go_on,
+                )  # fmt: skip
+                g_albedo += ga
+                g_alpha += gl
+                g_normal += gn
+                g_wi += gw
+            g_uv = wp.vec2(0.0, 0.0)
+            lamp_weight = 0.0
+            emission = wp.vec3(0.0, 0.0, 0.0)
+            if emits(tables, s.material) and wp.dot(s.normal, vertex.d) < 0.0:
+                if is_lamp(tables, vertex.hit, s) and k > 0:
+                    lamp_weight = vertex.met
+                    lamp_hit = vertex.hit
+                else:
+                    emission = emission_of(
+                        scene, tables, world, s.material, vertex.hit.kind, vertex.hit.index, vertex.hit.u, vertex.hit.v
+                    )
+                    g_uv = add_emission_gradient(
+                        scene, tables, grads, world, s.material, vertex.hit.kind, vertex.hit.index, vertex.hit.u,
+                        vertex.hit.v, at_vertex,
+                    )  # fmt: skip
+            o_bar, gd, gt = add_surface_gradient(
+                scene, tables, grads, view, world, moment, vertex.hit, s, vertex.o, vertex.d, g_position, g_normal, g_albedo,
+                g_alpha, g_uv,
+            )  # fmt: skip
+            at_blend += gt
+            arriving = leaving + emission
+            from_next = o_bar
+            length = wp.length(vertex.d)
+            d_bar = gd - (g_wi - wi * wp.dot(wi, g_wi)) / length
+        k -= 1
+    if count == 1 and history[slot, 0].hit.kind == MISSED:
+        d_bar = wp.vec3(0.0, 0.0, 0.0)
+    return from_next, d_bar, at_blend
+
+
+@wp.func
+def add_time_gradient(grads: SceneNumbers, film: FilmPlan, view: int, at: wp.vec2, u: float, at_blend: float):
+    """The gradient of a place between nodes, to the shutter."""
+    if at_blend != 0.0:
+        at_time = at_blend / film.node_interval
+        wp.atomic_add(grads.exposure, view, at_time * film.frame_interval * u)
+        skew = wp.vec2(at[0] / film.frame[0] - 0.5, at[1] / film.frame[1] - 0.5)
+        wp.atomic_add(grads.readout, view, skew * at_time)
+
+
+@wp.kernel(enable_backward=False)
+def interior_kernel(
+    scene: SceneNumbers,
+    tables: SceneTables,
+    film: FilmPlan,
+    tracer: Intersector,
+    seed: wp.array(dtype=int),
+    view: int,
+    first: int,
+    slots: int,
+    adjoint: wp.array3d(dtype=wp.vec3),
+    history: wp.array2d(dtype=PathVertex),
+    grads: SceneNumbers,
+):
+    """Pixels first, first + 1, ... of one view: adds their gradient to `grads`."""
+    pixel = wp.tid() + first
+    row = pixel / film.width
+    column = pixel - row * film.width
+    world = view / film.views_per_world
+    at_pixel = adjoint[view, row, column] / float(film.samples)
+    if wp.dot(at_pixel, at_pixel) == 0.0:
+        return
+    state = wp.rand_init(seed[view] + 0x1B873593, view * film.width * film.height + pixel)
+    shift = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
+    camera = scene.cameras[view]
+    slot = wp.tid() % slots
+    for k in range(film.samples):
+        u = film_sample(shift, k)
+        at = film_point(film, row, column, u)
+        time = sample_time(film, scene.exposure[view], scene.readout[view], at, u[2] - 0.5)
+        moment = moment_at(scene.positions.shape[2], film.node_interval, time)
+        plane = undistort(at, camera)
+        o = origin_of(at, camera, plane, 0.0)
+        d = ray_of(at, camera, plane)
+        hit = closest(scene, tables, tracer, view, world, moment, o, d)
+        if hit.kind == MISSED and scene.plate.shape[1] > 0:
+            wp.atomic_add(grads.plate, view, row, column, at_pixel)
+        else:
+            count = trace_path(
+                scene, tables, film, tracer, view, world, moment, hit, o, d, wp.rand_init(int(state), k), slot, history
+            )
+            o_bar, d_bar, at_blend = sweep_path(scene, tables, grads, view, world, moment, slot, count, history, at_pixel)
+            add_time_gradient(grads, film, view, at, u[2] - 0.5, at_blend)
+            _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, camera, plane, o_bar, d_bar)
+            wp.atomic_add(grads.cameras, view, at_camera)

@@ -1,0 +1,205 @@
+r"""How an image changes because edges move on the film: explicit sampling of rims and creases that the camera sees.
+
+A pixel is the radiance integrated with the pixel filter. Where the radiance jumps across a curve x(s), moving the curve adds
+
+    d loss = integral over the curve  h (L_minus - L_plus)  N . dx  ds
+
+(Li et al. 2018, "Differentiable Monte Carlo ray tracing through edge sampling"): N = perp(dx/ds) is the curve's normal times its
+length element, L_plus the radiance on the side that N points to, h the loss's derivative by the image, convolved with the filter,
+at x. So a sample is a pseudo-loss `weight . film point` with the weight held fixed; its derivative serves vertices, poses and
+camera alike, distortion included.
+
+A point of an edge, at the place u in the exposure, is seen at x = P(s, t(x)): with a readout skew the time depends on where
+it lands. The equation is solved by fixed-point iteration; perp(B v) = det(B) B^-T perp(v) makes the integrand that of P with the weight
+divided by det = 1 - t_x' . P_t. Motion that outruns the readout (det near 0) is counted in `refused`.
+
+Left out: curves where surfaces cut through each other; edges seen by way of other surfaces (`render.shadow_boundary` has those that
+one surface shows).
+"""
+
+import warp as wp
+
+from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, ray_of, undistort
+from render.edge_sampling import CREASE, NOTHING, choose_edge, edge_at, sight_of, stratum
+from render.hits import barycentric, closest, sphere_root
+from render.intersector import Intersector
+from render.path_adjoint import add_time_gradient
+from render.path_radiance import radiance
+from render.pixel_filter import adjoint_at
+from render.placing import add_pose_gradient, add_vertex_gradient, point_velocity, to_world
+from render.reversible import reversible
+from render.scene_data import (
+    FACE,
+    MISSED,
+    SPHERE,
+    FilmPlan,
+    Hit,
+    Moment,
+    SceneNumbers,
+    SceneTables,
+    moment_at,
+    sample_time,
+)
+
+READOUT_STEPS = wp.constant(6)  # fixed-point steps for the relation of row and time; each gains a factor 1 - det
+SMALLEST_DETERMINANT = wp.constant(0.05)
+
+
+@reversible
+@wp.func
+def film_along(point: wp.vec3, camera: camera_vector, weight: wp.vec2):
+    return wp.dot(weight, film_of(point, camera))
+
+
+@wp.func
+def sight_line(camera: camera_vector, at: wp.vec2, point: wp.vec3):
+    """Where the ray to a point that is seen at `at` begins, and the way from there to the point."""
+    o = origin_of(at, camera, undistort(at, camera), 0.0)
+    return o, point - o
+
+
+@wp.func
+def seen_face(scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, face: int, point: wp.vec3):
+    """A hit on a face at a point of it, at t = 1."""
+    hit = Hit()
+    hit.kind = FACE
+    hit.index = face
+    hit.t = 1.0
+    instance = tables.face_table[face, 0]
+    a = to_world(scene, view, moment, instance, scene.vertices[world, tables.faces[face, 0]])
+    b = to_world(scene, view, moment, instance, scene.vertices[world, tables.faces[face, 1]])
+    c = to_world(scene, view, moment, instance, scene.vertices[world, tables.faces[face, 2]])
+    uv = barycentric(point, a, b, c)
+    hit.u = wp.clamp(uv[0], 0.0, 1.0)
+    hit.v = wp.clamp(uv[1], 0.0, 1.0 - hit.u)
+    return hit
+
+
+@wp.func
+def side_radiance(
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
+    hit: Hit, o: wp.vec3, d: wp.vec3, row: int, column: int, seed: wp.uint32,
+):  # fmt: skip
+    """What the camera sees at a hit, or behind everything."""
+    value = wp.vec3(0.0, 0.0, 0.0)
+    if hit.kind == MISSED and scene.plate.shape[1] > 0:
+        value = scene.plate[view, wp.clamp(row, 0, film.height - 1), wp.clamp(column, 0, film.width - 1)]
+    else:
+        value = radiance(scene, tables, film, tracer, view, world, moment, hit, o, d, 1, 1, seed)
+    return value
+
+
+@wp.func
+def readout_determinant(film: FilmPlan, readout: wp.vec2, drift: wp.vec2):
+    """1 - t_x' . P_t for a film velocity `drift` [px/s]."""
+    return 1.0 - readout[0] / film.frame[0] * drift[0] - readout[1] / film.frame[1] * drift[1]
+
+
+@wp.func
+def film_pixel(film: FilmPlan, at: wp.vec2):
+    """Film coordinates of a full-resolution point [film px]."""
+    return (at - film.origin) * film.scale
+
+
+@wp.kernel(enable_backward=False)
+def primary_boundary_kernel(
+    scene: SceneNumbers,
+    tables: SceneTables,
+    film: FilmPlan,
+    tracer: Intersector,
+    seed: wp.array(dtype=int),
+    view: int,
+    first: int,
+    count: int,
+    side_offset: float,
+    sums: wp.array(dtype=wp.float64),
+    adjoint: wp.array3d(dtype=wp.vec3),
+    refused: wp.array(dtype=int),
+    grads: SceneNumbers,
+):
+    """Edge samples first, first + 1, ... of `count` in one view."""
+    index = wp.tid() + first
+    world = view / film.views_per_world
+    state = wp.rand_init(seed[view] + 0x3C6EF372, view * count + index)
+    chosen, s, density = choose_edge(sums, stratum(index, count, wp.randf(state)))
+    u = wp.randf(state) - 0.5
+    if density <= 0.0:
+        return
+    camera = scene.cameras[view]
+    readout = scene.readout[view]
+
+    # 1. where the film sees the point, and when
+    at = film.frame * 0.5
+    point = wp.vec3()
+    moment = Moment()
+    steps = int(1)
+    if readout[0] != 0.0 or readout[1] != 0.0:
+        steps = READOUT_STEPS
+    ia = tables.edges[chosen, 0]
+    ib = tables.edges[chosen, 1]
+    local = scene.vertices[world, ia] * (1.0 - s) + scene.vertices[world, ib] * s
+    instance = tables.face_table[tables.edges[chosen, 2], 0]
+    for _step in range(steps):
+        time = sample_time(film, scene.exposure[view], readout, at, u)
+        moment = moment_at(scene.positions.shape[2], film.node_interval, time)
+        point = to_world(scene, view, moment, instance, local)
+        if camera[21] == 0.0 and depth_of(point, camera) <= NEAR:
+            return
+        at = film_of(point, camera)
+    pixel = film_pixel(film, at)
+    h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
+    if wp.dot(h, h) == 0.0:
+        return
+    determinant = float(1.0)
+    if steps > 1:
+        velocity = point_velocity(scene, view, moment, instance, film.node_interval, local)
+        determinant = readout_determinant(film, readout, film_velocity(point, velocity, camera))
+        if determinant < SMALLEST_DETERMINANT:
+            wp.atomic_add(refused, 0, 1)
+            return
+
+    # 2. what the edge is, and whether it is seen
+    edge = edge_at(scene, tables, view, world, moment, chosen)
+    o, toward = sight_line(camera, at, point)
+    sight = sight_of(edge, point, toward)
+    along = film_velocity(point, edge.b - edge.a, camera)
+    length = wp.length(along)
+    if sight.kind == NOTHING or length < 1.0e-9:
+        return
+    normal = wp.vec2(along[1], -along[0]) / length
+    side = wp.where(wp.dot(normal, film_velocity(point, sight.outward, camera)) > 0.0, 1.0, -1.0)
+    slack = 1.0e-4 + 1.0e-2 * wp.length(edge.b - edge.a) / wp.length(toward)
+    row = int(wp.floor(pixel[1]))
+    column = int(wp.floor(pixel[0]))
+    light_seed = wp.rand_init(int(state), 1)
+    near = seen_face(scene, tables, view, world, moment, sight.near_face, point)
+    outer = wp.vec3(0.0, 0.0, 0.0)
+    if sight.kind == CREASE:
+        front = closest(scene, tables, tracer, view, world, moment, o, toward)
+        if front.t < 1.0 - slack and not (front.kind == FACE and (front.index == edge.face0 or front.index == edge.face1)):
+            return
+        far = seen_face(scene, tables, view, world, moment, sight.far_face, point)
+        outer = side_radiance(scene, tables, film, tracer, view, world, moment, far, o, toward, row, column, light_seed)
+    else:
+        offset = wp.max(side_offset * wp.min(1.0 / film.scale, length), 1.0e-6 * camera[12])
+        beside = at + normal * (side * offset)
+        plane = undistort(beside, camera)
+        o_beside = origin_of(beside, camera, plane, 0.0)
+        d_beside = ray_of(beside, camera, plane) * wp.length(toward)
+        behind = closest(scene, tables, tracer, view, world, moment, o_beside, d_beside)
+        if behind.t < 1.0 - slack:
+            return
+        outer = side_radiance(
+            scene, tables, film, tracer, view, world, moment, behind, o_beside, d_beside, row, column,
+            wp.rand_init(int(state), 2),
+        )  # fmt: skip
+    inner = side_radiance(scene, tables, film, tracer, view, world, moment, near, o, toward, row, column, light_seed)
+
+    # 3. the weight, and the gradient of weight . film point
+    jump = wp.dot(inner - outer, h) * side  # (minus side) - (plus side), outer being on the plus side if side > 0
+    weight = normal * (jump * length * film.scale * film.scale / (density * float(count) * determinant))
+    g_point, g_camera, _w = wp.grad(film_along)(point, camera, weight)
+    wp.atomic_add(grads.cameras, view, g_camera)
+    at_blend = add_vertex_gradient(scene, tables, grads, view, world, moment, instance, ia, g_point * (1.0 - s))
+    at_blend += add_vertex_gradient(scene, tables, grads, view, world, moment, instance, ib, g_point * s)
+    add_time_gradient(grads, film, view, at, u, at_blend)
