@@ -24,6 +24,7 @@ from physics.windows import calls, carried, check_window
 SIZES = {"sphere": 1, "ellipsoid": 3, "box": 3, "rounded_box": 4, "capsule": 2, "half_space": 0, "grid": 1, "points": 1}
 CHUNK_STEPS = 64  # substeps a call of the step op
 MOST_PAIRS, MOST_CONTACTS = 4096, 512
+MOST_AT_ONCE = 24  # features of one shape against another, but for points
 
 
 class Shape(NamedTuple):
@@ -187,7 +188,7 @@ class ContactRollout(nn.Module):
 
     Gradient: of all inputs, the grid's values and origin included, not its spacing; it leaves out the switches: which face or
     edge a point is nearest to; with `window` also what reaches a frame through its window's first state (`physics.windows`).
-    Errors: UserError for shapes, Unsupported as said; UserError where there is not enough room for contacts.
+    Errors: UserError for shapes, and where there is not enough room for contacts.
     """
 
     def __init__(
@@ -206,7 +207,10 @@ class ContactRollout(nn.Module):
         self.frame_rate, self.frame_count, self.substeps = float(frame_rate), int(frame_count), int(substeps)
         pairs = int(((scene.features + scene.features.T) > 0).triu().sum())
         self.pair_capacity = pair_capacity or max(1, min(pairs, MOST_PAIRS))
-        self.contact_capacity = contact_capacity or max(1, min(int(scene.features.sum()), MOST_CONTACTS))
+        at_once = scene.features.clamp_max(MOST_AT_ONCE)  # of the crossings of two boxes few can be near
+        points = torch.tensor([shape.point_count for shape in scene.shapes], dtype=torch.int32)
+        most = int(torch.maximum(at_once, points[:, None] * (scene.features > 0)).sum())
+        self.contact_capacity = contact_capacity or max(1, min(most, MOST_CONTACTS))
         self.chunk = chunk or max(1, min(CHUNK_STEPS // self.substeps, self.frame_count))
         self.tables = tables(tree)
 

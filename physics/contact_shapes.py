@@ -13,17 +13,19 @@ the normal too: it follows poses, sizes and the shape under it.
     ellipsoid     against a half space: the point farthest along -n, y = -r (r R^T n) / |r R^T n|
     points        each point of a mesh
 
-The pairs that have features, and on which side, are in `pair_features`. Edges of boxes against edges, and a capsule's shaft
-against an edge, have none: such a crossing is not felt until a corner or an end is inside.
+Edges of boxes, and shafts, also cross edges (`contact_edges`): such a feature is a pair of lines and has a *share* of the
+stiffness. The pairs that have features, and on which side, are in `pair_features`.
 """
 
 import warp as wp
 
 from dvc.errors import Unsupported
 from geometry.sdf_distances import BOX, CAPSULE, ELLIPSOID, HALF_SPACE, ROUNDED_BOX, SPHERE, primitive_distance
+from physics.contact_edges import crossing
 from physics.contact_grid import grid_distance
 
 INSET = wp.constant(0.02)
+ENDLESS = wp.constant(1.0e9)
 GRID = wp.constant(10)
 POINTS = wp.constant(11)
 KINDS = {
@@ -38,7 +40,7 @@ shape_vector = wp.types.vector(length=16, dtype=float)
 
 
 def feature_count(kind: str, target: str, points: int = 0) -> int:
-    """Features of a shape of `kind` that are tested against the distance of a `target`; 0: none."""
+    """Points of a shape of `kind` that are tested against the distance of a `target`; 0: none."""
     if target == "points" or kind in FLAT:
         return 0
     if kind == "points":
@@ -52,6 +54,12 @@ def feature_count(kind: str, target: str, points: int = 0) -> int:
     return 1 if kind == "ellipsoid" and target == "half_space" else 0
 
 
+def crossing_count(first: str, second: str) -> int:
+    """Pairs of edges, or shafts, of which one is an edge."""
+    lines = [12 if kind in SOLIDS else 1 if kind == "capsule" else 0 for kind in (first, second)]
+    return lines[0] * lines[1] if max(lines) == 12 else 0
+
+
 def pair_features(first: str, second: str, points: tuple[int, int] = (0, 0)) -> tuple[int, int]:
     """(features of the first against the second, features of the second against the first).
 
@@ -63,7 +71,7 @@ def pair_features(first: str, second: str, points: tuple[int, int] = (0, 0)) -> 
         backward = 0  # the same contact, seen from the other side
     if forward + backward == 0:
         raise Unsupported(f"contact between {first} and {second}: not supported; remedy: points of a mesh for one of them")
-    return forward, backward
+    return forward + crossing_count(first, second), backward
 
 
 @wp.func
@@ -141,29 +149,65 @@ def size_of(p: shape_vector):
 
 
 @wp.func
-def touch(
+def point_count(kind: int):
+    """Features of a shape that are points; those that follow are crossings of its edges with the other's."""
+    count = int(1)
+    if kind == CAPSULE:
+        count = 2
+    elif kind == BOX or kind == ROUNDED_BOX:  # noqa: SIM109
+        count = 8
+    return count
+
+
+@wp.func
+def touch_with_share(
     a: shape_vector, b: shape_vector, kind_a: int, kind_b: int, k: int, point: wp.vec3,
     turn_a: wp.quat, turn_b: wp.quat, place_a: wp.vec3, place_b: wp.vec3,
     values: wp.array4d(dtype=float), frame: wp.vec4, w: int,
 ):  # fmt: skip
-    """(gap, normal, arm from a's link, arm from b's link), world axes; turn and place are those of the links."""
+    """(gap, normal, arm from a's link, arm from b's link, share of the stiffness), world axes; turn and place: of the links."""
     qa = turn_a * turn_of(a)
     qb = turn_b * turn_of(b)
     centre_a = wp.quat_rotate(turn_a, wp.vec3(a[4], a[5], a[6]))
     centre_b = wp.quat_rotate(turn_b, wp.vec3(b[4], b[5], b[6]))
     between = (place_a - place_b) + centre_a - centre_b
-    turn = wp.quat_to_matrix(wp.quat_inverse(qa) * qb)
-    f = feature_point(kind_a, size_of(a), k, kind_b, size_of(b), wp.quat_rotate_inv(qa, between), turn, point)
-    y = wp.quat_rotate(qa, wp.vec3(f[0], f[1], f[2]))
-    z = wp.quat_rotate_inv(qb, between + y)
-    phi = wp.vec4(0.0, 0.0, 0.0, 0.0)
-    if kind_b == GRID:
-        phi = grid_distance(values, frame, w, z)
+    gap = float(0.0)
+    n = wp.vec3(0.0, 0.0, 0.0)
+    y = wp.vec3(0.0, 0.0, 0.0)
+    radius = float(0.0)
+    share = float(1.0)
+    if kind_a != POINTS and k >= point_count(kind_a):
+        gap, n, y, radius, share = crossing(kind_a, kind_b, size_of(a), size_of(b), k - point_count(kind_a), qa, qb, between)
     else:
-        phi = primitive_distance(kind_b, size_of(b), z)
-    n = wp.quat_rotate(qb, wp.vec3(phi[1], phi[2], phi[3]))
-    gap = phi[0] - f[3]
-    back = n * (f[3] + 0.5 * gap)
+        turn = wp.quat_to_matrix(wp.quat_inverse(qa) * qb)
+        f = feature_point(kind_a, size_of(a), k, kind_b, size_of(b), wp.quat_rotate_inv(qa, between), turn, point)
+        radius = f[3]
+        y = wp.quat_rotate(qa, wp.vec3(f[0], f[1], f[2]))
+        z = wp.quat_rotate_inv(qb, between + y)
+        phi = wp.vec4(0.0, 0.0, 0.0, 0.0)
+        if kind_b == GRID:
+            phi = grid_distance(values, frame, w, z)
+        else:
+            phi = primitive_distance(kind_b, size_of(b), z)
+        n = wp.quat_rotate(qb, wp.vec3(phi[1], phi[2], phi[3]))
+        gap = phi[0] - radius
+    back = n * (radius + 0.5 * gap)
     arm_a = centre_a + y - back
     arm_b = arm_a + (place_a - place_b)
+    return gap, n, arm_a, arm_b, share
+
+
+@wp.func
+def touch(
+    a: shape_vector, b: shape_vector, kind_a: int, kind_b: int, k: int, point: wp.vec3,
+    turn_a: wp.quat, turn_b: wp.quat, place_a: wp.vec3, place_b: wp.vec3,
+    values: wp.array4d(dtype=float), frame: wp.vec4, w: int,
+):  # fmt: skip
+    """(gap, normal, arm from a's link, arm from b's link), world axes, for laws without shares: where a feature has less than
+    half of its share, it is ENDLESS away."""
+    gap, n, arm_a, arm_b, share = touch_with_share(
+        a, b, kind_a, kind_b, k, point, turn_a, turn_b, place_a, place_b, values, frame, w
+    )
+    if share < 0.5:
+        gap = ENDLESS
     return gap, n, arm_a, arm_b

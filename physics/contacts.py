@@ -6,14 +6,15 @@ poses, sizes and offsets; the force is taken at the velocities of the end of the
     u = (v_a + w_a x r_a) - (v_b + w_b x r_b),     u = J (rates + h a)
 
 and enters the equations of motion as (f, r_a x f) on link a and (-f, -r_b x f) on link b. Friction, dissipation, exponent and
-width of a pair are the means of its shapes', stiffness is the harmonic mean, 2 k_a k_b / (k_a + k_b): equal ones stay.
+width of a pair are the means of its shapes', stiffness is the harmonic mean, 2 k_a k_b / (k_a + k_b): equal ones stay. A
+feature that has only a share of a contact (`contact_edges`) has that share of the stiffness.
 """
 
 import warp as wp
 
 from physics.articulation import link_vector
 from physics.contact_law import contact_force, material_vector
-from physics.contact_shapes import POINTS, shape_vector, touch
+from physics.contact_shapes import POINTS, shape_vector, touch_with_share
 from physics.inverse_dynamics import motion_vector
 from physics.inverse_dynamics import turn_of as motion_turn
 from physics.kinematics import joint_slide, joint_spin
@@ -97,14 +98,14 @@ def find_kernel(
             slot_a = shapes[a, 0]
             slot_b = shapes[b, 0]
             for k in range(features[a, b]):
-                gap, n, arm_a, arm_b = touch(
+                gap, n, arm_a, arm_b, share = touch_with_share(
                     shape_numbers[w, a], shape_numbers[w, b], shapes[a, 1], shapes[b, 1], k,
                     point_of(shapes[a, 1], points, w, shapes[a, 2] + k),
                     turns[w, slot_a], turns[w, slot_b], places[w, slot_a], places[w, slot_b], values, frame[0], w,
                 )  # fmt: skip
                 u = moving[w, slot_a] + wp.cross(turning[w, slot_a], arm_a)
                 u = u - moving[w, slot_b] - wp.cross(turning[w, slot_b], arm_b)
-                if gap < 2.0 * h * wp.length(u) + h * h * REACH and wp.dot(n, n) > 0.5:
+                if share > 0.0 and gap < 2.0 * h * wp.length(u) + h * h * REACH and wp.dot(n, n) > 0.5:
                     if total < found.shape[2]:
                         found[w, s, total] = wp.vec3i(a, k, b)
                     total = total + 1
@@ -145,7 +146,7 @@ def touch_kernel(
     a = found[w, s, c][0]
     k = found[w, s, c][1]
     b = found[w, s, c][2]
-    gap, n, arm_a, arm_b = touch(
+    gap, n, arm_a, arm_b, share = touch_with_share(
         shape_numbers[w, a], shape_numbers[w, b], shapes[a, 1], shapes[b, 1], k,
         point_of(shapes[a, 1], points, w, shapes[a, 2] + k),
         turns[w, shapes[a, 0]], turns[w, shapes[b, 0]], places[w, shapes[a, 0]], places[w, shapes[b, 0]], values, frame[0], w,
@@ -154,7 +155,8 @@ def touch_kernel(
     normals[w, c] = n
     arms_a[w, c] = arm_a
     arms_b[w, c] = arm_b
-    materials[w, c] = mixed(shape_numbers[w, a], shape_numbers[w, b])
+    m = mixed(shape_numbers[w, a], shape_numbers[w, b])
+    materials[w, c] = material_vector(share * m[0], m[1], m[2], m[3], m[4])
 
 
 @wp.kernel

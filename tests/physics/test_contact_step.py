@@ -216,7 +216,7 @@ TOSS = {
 STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 
 
-def gradient_rows(function, values: dict[str, list[float]], names: list[str]) -> list:
+def gradient_rows(function, values: dict[str, list[float]], names: list[str], steps: tuple = STEPS) -> list:
     leaves = {name: torch.tensor([value], requires_grad=name in names) for name, value in values.items()}
     output = function(leaves)
     output.sum().backward()
@@ -224,16 +224,16 @@ def gradient_rows(function, values: dict[str, list[float]], names: list[str]) ->
     for name in names:
         for i, number in enumerate(values[name]):
             size = abs(number) if name in ("half", "width", "exponent") else max(abs(number), 0.1)
-            moved = torch.tensor([values[name]]).repeat(2 * len(STEPS), 1)
-            for j, h in enumerate(STEPS):
+            moved = torch.tensor([values[name]]).repeat(2 * len(steps), 1)
+            for j, h in enumerate(steps):
                 moved[2 * j, i] += h * size
                 moved[2 * j + 1, i] -= h * size
-            worlds = {n: torch.tensor([v]).expand(2 * len(STEPS), -1) for n, v in values.items()} | {name: moved}
+            worlds = {n: torch.tensor([v]).expand(2 * len(steps), -1) for n, v in values.items()} | {name: moved}
             with torch.no_grad():
                 outputs = function(worlds).double()
-            numeric = [float(outputs[2 * j] - outputs[2 * j + 1]) / (2 * h) for j, h in enumerate(STEPS)]
+            numeric = [float(outputs[2 * j] - outputs[2 * j + 1]) / (2 * h) for j, h in enumerate(steps)]
             analytic = float(leaves[name].grad[0, i]) * size
-            rows.append(compare(analytic, numeric, STEPS, float(output.abs().max()), f"{name}[{i}]", "op"))
+            rows.append(compare(analytic, numeric, steps, float(output.detach().abs().max()), f"{name}[{i}]", "op"))
     return rows
 
 
