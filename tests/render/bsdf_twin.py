@@ -163,18 +163,17 @@ def gradients(
 
 
 def slope_bins(alpha: float, rings: int, sectors: int, fine: int) -> tuple[Array, Array]:
-    """Half vectors (rings, sectors, fine^2, 3) and solid angles; rings hold equal shares of D cos, whatever alpha.
+    """Half vectors (rings, sectors, fine^2, 3) and their solid angles: Gauss points in bins that resolve lobes of any alpha.
 
-    tan^2 = alpha^2 s / (1 - s), s uniform in [0, 1): d omega = sin d theta d phi.
+    tan^2 = alpha^2 (1 - r^2) / r^2 with r uniform in (0, 1): 1 - r^2 is the share of D cos inside; the heavy tail of slopes,
+    which decides at grazing angles, is smooth in r.
     """
     nodes, weights = np.polynomial.legendre.leggauss(fine)
-    s = (np.arange(rings)[:, None] + 0.5 + 0.5 * nodes) / rings
+    r = (np.arange(rings)[:, None] + 0.5 + 0.5 * nodes) / rings
     phi = (np.arange(sectors)[:, None] + 0.5 + 0.5 * nodes) * (2.0 * np.pi / sectors)
-    cos_squared = (1.0 - s) / (1.0 - s + alpha**2 * s)
-    # |d cos / d s| = alpha^2 / (2 cos (1 - s + alpha^2 s)^2)
-    per_s = alpha**2 / (2.0 * np.sqrt(cos_squared) * (1.0 - s + alpha**2 * s) ** 2)
-    h = direction(np.sqrt(cos_squared)[:, None, :, None], phi[None, :, None, :])
-    area = (per_s * weights / (2 * rings))[:, None, :, None] * (weights * np.pi / sectors)
+    stretch = alpha**2 + (1.0 - alpha**2) * r**2  # cos = r / sqrt(stretch), d cos / d r = alpha^2 / stretch^(3/2)
+    h = direction((r / np.sqrt(stretch))[:, None, :, None], phi[None, :, None, :])
+    area = (alpha**2 / stretch**1.5 * weights / (2 * rings))[:, None, :, None] * (weights * np.pi / sectors)
     h, area = np.broadcast_arrays(h, area[..., None])
     return h.reshape(rings, sectors, fine * fine, 3), area[..., 0].reshape(rings, sectors, fine * fine)
 
@@ -182,8 +181,8 @@ def slope_bins(alpha: float, rings: int, sectors: int, fine: int) -> tuple[Array
 def bin_of(alpha: float, h: Array, rings: int, sectors: int) -> Array:
     """Flat index of the bin of half vectors (., 3)."""
     tan_squared = (h[:, 0] ** 2 + h[:, 1] ** 2) / np.maximum(h[:, 2] ** 2, 1e-300)
-    s = tan_squared / (alpha**2 + tan_squared)
-    ring = np.minimum((s * rings).astype(int), rings - 1)
+    r = alpha / np.sqrt(alpha**2 + tan_squared)
+    ring = np.minimum((r * rings).astype(int), rings - 1)
     sector = np.floor(np.arctan2(h[:, 1], h[:, 0]) % (2.0 * np.pi) / (2.0 * np.pi) * sectors).astype(int) % sectors
     return ring * sectors + sector
 
@@ -192,3 +191,14 @@ def mirrored(wi: Array, h: Array) -> tuple[Array, Array]:
     """wo of half vectors, and d omega_o / d omega_h = 4 wi.h; zero where wi does not see the facet."""
     c = dot(wi, h)
     return 2.0 * c[..., None] * h - wi, 4.0 * np.maximum(c, 0.0)
+
+
+def scattered(alpha: float, count: int, seed: int) -> tuple[Array, Array]:
+    """Pairs of directions above the surface whose half vectors follow D, rounded to single precision."""
+    rng = np.random.default_rng(seed)
+    wi = direction(rng.uniform(0.01, 1.0, count), rng.uniform(0, 2 * np.pi, count)).astype(np.float32).astype(float)
+    s = rng.random(count)
+    h = direction(1.0 / np.sqrt(1.0 + alpha**2 * s / (1.0 - s)), rng.uniform(0, 2 * np.pi, count))
+    wo, _ = mirrored(wi, h)
+    good = wo[:, 2] > 0.0
+    return wi[good], wo[good].astype(np.float32).astype(float)
