@@ -196,7 +196,7 @@ def test_gradient_of_every_input_agrees_with_differences(kind: int, alpha: float
     assert inside.sum() > 200
     for step in STEPS:
         worst = worst_gradient_error(kind, two_sided, schlick, alpha, n[inside], wi[inside], wo[inside], step)
-        bound = 3.0 * step * step * 20.0 + 2e-5 + 2e-5 / alpha
+        bound = 10.0 * step * step + 2e-5 + 2e-5 / alpha
         assert max(worst.values()) < bound, (step, worst)
 
 
