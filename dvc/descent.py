@@ -1,6 +1,7 @@
 """One phase's way down: a Gauss-Newton step over worlds, or a step of any torch optimiser.
 
-Both see the same `Problem`: the loss a world (world,) as a function of unbounded numbers, with its reverse-mode gradient.
+Both see the same `Problem`: the loss a world (world,) as a function of unbounded numbers, with its gradient, by reverse mode
+or by forward sensitivities (`dvc.forward_gradient`).
 A world whose loss or gradient is not finite is retired: it is masked before any reduction and no longer moves. A
 gradient of learned weights that is not finite stops the run and names the weight, since all worlds share it.
 """
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from dvc import gauss_newton as gn
 from dvc.errors import UserError
+from dvc.forward_gradient import forward_gradient
 from dvc.jvp import evaluator
 from dvc.losses import Objective, prior_residuals
 from dvc.parameter_vector import ParameterVector
@@ -28,10 +30,27 @@ class Step(NamedTuple):
 
 
 class Problem:
-    """Loss and gradient of a pipeline under an objective, in one context."""
+    """Loss and gradient of a pipeline under an objective, in one context.
 
-    def __init__(self, pipeline: Pipeline, objective: Objective, vector: ParameterVector, context: Mapping[str, Any]):
+    Arguments: active: mask (size,) of the numbers that move (None: all); mode: "reverse" or "forward"; step: of the central
+        differences of forward mode, in unbounded numbers; worlds_at_once: of theirs.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        objective: Objective,
+        vector: ParameterVector,
+        context: Mapping[str, Any],
+        active: Tensor | None = None,
+        *,
+        mode: str = "reverse",
+        step: float = 1e-3,
+        worlds_at_once: int = 16,
+    ):
         self.pipeline, self.objective, self.vector, self.context = pipeline, objective, vector, dict(context)
+        self.mask = torch.ones(vector.size) if active is None else active
+        self.mode, self.step, self.at_once = mode, float(step), int(worlds_at_once)
         self.evaluate = evaluator(pipeline, vector, objective.outputs, context)
 
     def priors(self, x: Tensor) -> Tensor | None:
@@ -49,7 +68,16 @@ class Problem:
             return self.loss(x)
 
     def gradient(self, x: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (world,; infinite where retired), gradient (world, size) by reverse mode, and which worlds are finite.
+        """Loss (world,; infinite where retired), gradient (world, size), and which worlds are finite."""
+        return self.forward(x, alive) if self.mode == "forward" else self.reverse(x, alive)
+
+    def forward(self, x: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`gradient` by forward sensitivities: of the numbers that move, not of learned weights."""
+        moving = torch.nonzero(self.mask)[:, 0].tolist()
+        return forward_gradient(self, x, alive, moving, self.step, self.at_once)
+
+    def reverse(self, x: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`gradient` by reverse mode.
 
         Learned weights get the gradient of the sum over the finite worlds; what they held before is replaced. Where a
         world turns out not to be finite the gradient is taken again without it: its row is replaced by that of a sound

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dvc.descent import GaussNewtonDescent, Problem, TorchDescent, torch_optimizers
 from dvc.errors import UserError
+from dvc.forward_gradient import MODES, GradientChoice, choose_gradient
 from dvc.losses import Objective
 from dvc.parameter_vector import ParameterVector
 from dvc.pipeline import Pipeline, did_you_mean
@@ -32,7 +33,10 @@ class Phase:
         the objective's terms (None: all); train: names of declared parameters that move (None: all); weights: whether
         learned weights move; context: values for "$name" in the wiring (horizon, level, ...); lr (0.02), schedule
         ("constant" | "cosine"), options: for torch optimisers only; refresh (2), tolerance (1e-3), worlds_at_once (16): for
-        gauss_newton only; survivors: how many of the best worlds go on from here.
+        gauss_newton only; survivors: how many of the best worlds go on from here. gradient: "reverse", "forward" (central
+        differences over worlds, two a parameter and no tape: cheaper for few parameters over long horizons; errors in
+        `dvc.forward_gradient`) or "auto" (both are measured when the phase begins; the faster one, where they agree);
+        difference_step (1e-3): of those differences, in unbounded numbers.
     """
 
     name: str = "descend"
@@ -49,6 +53,8 @@ class Phase:
     tolerance: float | None = None
     worlds_at_once: int | None = None
     survivors: int | None = None
+    gradient: str = "reverse"
+    difference_step: float = 1e-3
 
     def __post_init__(self) -> None:
         not_its_own = TORCH_ONLY if self.optimizer == "gauss_newton" else GAUSS_NEWTON_ONLY
@@ -67,6 +73,16 @@ class Phase:
             )
         if self.survivors is not None and self.survivors < 1:
             raise UserError(f"phase {self.name!r}: survivors: expected at least 1, got {self.survivors}")
+        if self.gradient not in MODES:
+            raise UserError(f"phase {self.name!r}: gradient: expected one of {', '.join(MODES)}, got {self.gradient!r}")
+        if self.gradient == "forward" and self.weights:
+            raise UserError(
+                f"phase {self.name!r}: gradient: forward moves declared parameters only, got weights: true; remedy: reverse"
+            )
+        if not 0.0 < self.difference_step < 1.0:
+            raise UserError(
+                f"phase {self.name!r}: difference_step: expected a number between 0 and 1, got {self.difference_step}"
+            )
         if self.schedule not in ("constant", "cosine"):
             raise UserError(f"phase {self.name!r}: schedule: expected constant or cosine, got {self.schedule!r}")
 
@@ -85,7 +101,8 @@ class Fit(NamedTuple):
     steps: int  # in all
     explored: Tensor | None = None  # x of all starts, where worlds were first dropped
     explored_loss: Tensor | None = None
-    ends: Mapping[str, Any] = {}  # phase -> {"x": best unbounded values (size,), "weights": learned weights} at its end
+    # phase -> {"x": best unbounded values (size,), "weights": learned weights, "gradient": how taken, and why} at its end
+    ends: Mapping[str, Any] = {}
 
 
 OnStep = Callable[[int, str, Tensor, Tensor], None]
@@ -131,11 +148,14 @@ def _subset(objective: Objective, names: Sequence[str] | None) -> Objective:
 def _descent(
     pipeline: Pipeline, objective: Objective, vector: ParameterVector, phase: Phase, context: Mapping[str, Any], x: Tensor
 ):
-    problem = Problem(pipeline, _subset(objective, phase.terms), vector, {**context, **phase.context})
     train = set(vector.names if phase.train is None else phase.train)
     active = torch.zeros(vector.size)
     for name in train:
         active[vector.slices[name]] = 1.0
+    problem = Problem(
+        pipeline, _subset(objective, phase.terms), vector, {**context, **phase.context}, active,
+        step=phase.difference_step, worlds_at_once=phase.worlds_at_once or GAUSS_NEWTON_ONLY["worlds_at_once"],
+    )  # fmt: skip
     if phase.optimizer == "gauss_newton":
         return problem, GaussNewtonDescent(
             problem, x.shape[0], active, phase.setting("refresh"), phase.setting("worlds_at_once"), phase.setting("tolerance")
@@ -149,6 +169,14 @@ def _descent(
         raise
     except (TypeError, ValueError) as error:
         raise UserError(f"phase {phase.name!r}: {error}; remedy: lr and options as torch.optim takes them") from error
+
+
+def _choice(phase: Phase, problem: Problem, x: Tensor, alive: Tensor) -> GradientChoice:
+    if phase.gradient != "auto":
+        return GradientChoice(phase.gradient, "as asked")
+    if phase.weights:
+        return GradientChoice("reverse", "learned weights move")
+    return choose_gradient(problem, x, alive)
 
 
 def select(x: Tensor, loss: Tensor, alive: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,7 +206,8 @@ def optimize(
 
     Arguments: starts: unbounded values (world, size) in the order of `ParameterVector(pipeline)`; None: the current
         ones. on_step(step, phase, x, loss) after every step. checkpoint(state) and `restored`: see `dvc.checkpoint`; a run
-        that goes on from a checkpoint takes the same steps as one that was never stopped.
+        that goes on from a checkpoint takes the same steps as one that was never stopped. on_retire(text): a line for the
+        notes of the run: a start that was retired, and how a phase takes its gradient where it is not plain reverse mode.
     Returns: Fit; the best world is also written into the pipeline's parameters.
     """
     vector = ParameterVector(pipeline)
@@ -203,9 +232,18 @@ def optimize(
         start = 0
         if inner is not None:
             start = inner["start"]
-            if inner["state"] is not None:
-                descent.load_state_dict(inner["state"])
+            descent.load_state_dict(inner["state"])
+            choice = GradientChoice(*inner.get("gradient", ("reverse", "as asked")))  # not in older checkpoints
             inner = None
+        else:
+            choice = _choice(phase, problem, x, alive) if phase.steps else GradientChoice("none", "no steps")
+            if phase.gradient != "reverse":
+                if on_retire is not None:
+                    on_retire(f"{phase.name}: gradient: {choice.mode} ({choice.why})")
+                if checkpoint is not None and phase.steps:  # from here on a resumed run makes the same choice
+                    state = _state(pipeline, vector, x, loss, alive, done_steps, index, explored, ends)
+                    checkpoint({**state, "inner": {"start": 0, "state": descent.state_dict(), "gradient": tuple(choice)}})
+        problem.mode = choice.mode
         for k in range(start, phase.steps):
             was = alive
             step, alive = descent.step(x, alive)
@@ -221,7 +259,7 @@ def optimize(
             last = step.done or k + 1 == phase.steps
             if checkpoint is not None and (done_steps % checkpoint_every == 0) and not last:
                 state = _state(pipeline, vector, x, loss, alive, done_steps, index, explored, ends)
-                checkpoint({**state, "inner": {"start": k + 1, "state": descent.state_dict()}})
+                checkpoint({**state, "inner": {"start": k + 1, "state": descent.state_dict(), "gradient": tuple(choice)}})
             if step.done:
                 break
         if phase.optimizer != "gauss_newton" or phase.steps == 0:
@@ -230,7 +268,8 @@ def optimize(
         if explored[0] is None and phase.survivors is not None and phase.survivors < x.shape[0]:
             explored = (x.clone(), torch.where(alive, loss, torch.inf))
         x, loss, alive = select(x, loss, alive, x.shape[0] if phase.survivors is None else phase.survivors)
-        ends[phase.name] = {"x": x[0].clone(), "weights": {n: w.detach().clone() for n, w in pipeline.weights().items()}}
+        weights = {n: w.detach().clone() for n, w in pipeline.weights().items()}
+        ends[phase.name] = {"x": x[0].clone(), "weights": weights, "gradient": f"{choice.mode} ({choice.why})"}
         if checkpoint is not None:
             checkpoint(_state(pipeline, vector, x, loss, alive, done_steps, index + 1, explored, ends))
     x, loss, alive = select(x, loss, alive, x.shape[0])
