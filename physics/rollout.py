@@ -29,8 +29,8 @@ class Rollout(nn.Module):
             axes, held for a frame. This is where a learned residual goes.
     Forward: see the arguments; each has a leading world axis. Returns a Trajectory.
     Raises: UserError for a kind that is not known or a horizon below one frame.
-    Gradient: exact for the discrete motion, times of impact included; leaves out changes in the number of impacts. With `window`
-        it is biased: it leaves out what reaches a frame through the state at its window's beginning (`physics.windows`).
+    Gradient: exact for the discrete motion, times of impact included; leaves out changes in the number of impacts. With
+        `window` it is biased: it leaves out what reaches a frame through the state at its window's beginning (`physics.windows`).
     """
 
     def __init__(

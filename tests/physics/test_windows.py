@@ -150,5 +150,5 @@ def test_a_controller_at_a_border_sees_the_state_without_its_past():
 def test_windows_that_are_refused(window):
     with pytest.raises(UserError, match=r"Rollout.window: expected a number of frames from 1, or None .*, got"):
         Rollout("particle", frame_rate=30.0, last_frame=4, window=window)
-    with pytest.raises(UserError, match="ArticulatedRollout.window"):
+    with pytest.raises(UserError, match=r"ArticulatedRollout\.window"):
         ArticulatedRollout(PENDULUM, frame_rate=30.0, frame_count=4, window=window)
