@@ -8,12 +8,11 @@ gradient: a pair that is not near gives no force, so nothing is lost.
 import warp as wp
 
 from dvc.warp_op import keep, scratch
-from geometry.sdf_distances import BOX, CAPSULE, ELLIPSOID, HALF_SPACE, ROUNDED_BOX
-from physics.contact_shapes import shape_vector
+from geometry.sdf_distances import BOX, CAPSULE, CYLINDER, ELLIPSOID, HALF_SPACE, ROUNDED_BOX
+from physics.contact_shapes import ENDLESS, shape_vector
 from physics.contacts import REACH
 
 FEW = 24  # shapes; up to so many, all pairs are compared
-ENDLESS = wp.constant(1.0e9)
 
 
 @wp.func
@@ -26,6 +25,8 @@ def bounding_radius(kind: int, p: shape_vector):
         radius = wp.max(p[0], wp.max(p[1], p[2]))
     elif kind == CAPSULE:
         radius = p[0] + p[1]
+    elif kind == CYLINDER:
+        radius = wp.sqrt(p[0] * p[0] + p[1] * p[1])
     elif kind == HALF_SPACE:
         radius = ENDLESS
     return radius

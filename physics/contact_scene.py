@@ -21,7 +21,17 @@ from physics.contact_shapes import KINDS, pair_features
 from physics.contact_step import contact_step
 from physics.windows import calls, carried, check_window
 
-SIZES = {"sphere": 1, "ellipsoid": 3, "box": 3, "rounded_box": 4, "capsule": 2, "half_space": 0, "grid": 1, "points": 1}
+SIZES = {
+    "sphere": 1,
+    "ellipsoid": 3,
+    "box": 3,
+    "rounded_box": 4,
+    "capsule": 2,
+    "cylinder": 2,
+    "half_space": 0,
+    "grid": 1,
+    "points": 1,
+}
 CHUNK_STEPS = 64  # substeps a call of the step op
 MOST_PAIRS, MOST_CONTACTS = 4096, 512
 MOST_AT_ONCE = 24  # features of one shape against another, but for points
@@ -30,10 +40,10 @@ MOST_AT_ONCE = 24  # features of one shape against another, but for points
 class Shape(NamedTuple):
     """A shape on a link; link -1 is the world.
 
-    size [m], as in geometry.sdf_distances: sphere (radius), capsule (half length, radius), axis z; box (half extents),
-    rounded_box (half extents with the rounding, rounding), ellipsoid (semi-axes), half_space (), solid below z = 0; grid and
-    points (radius of a ball about the shape's origin that holds it). `point_count` is that of a "points" shape. Two shapes may
-    touch where a bit of one's category is set in the other's mask, one way round or both.
+    size [m], as in geometry.sdf_distances: sphere (radius), capsule and cylinder (half length, radius), axis z; box (half
+    extents), rounded_box (half extents with the rounding, rounding), ellipsoid (semi-axes), half_space (), solid below z = 0;
+    grid and points (radius of a ball about the shape's origin that holds it). `point_count` is that of a "points" shape. Two
+    shapes may touch where a bit of one's category is set in the other's mask, one way round or both.
     """
 
     kind: str

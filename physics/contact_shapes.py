@@ -10,19 +10,22 @@ the normal too: it follows poses, sizes and the shape under it.
     box           its corners; against a half space exactly, else balls of INSET times its least half extent in the corners, so
                   that a corner above an edge has a normal that is defined
     rounded box   the corners of the box inside, with the rounding
+    cylinder      the deepest point of each rim and rings it can stand on (`contact_rims`), with shares of the stiffness
     ellipsoid     against a half space: the point farthest along -n, y = -r (r R^T n) / |r R^T n|
     points        each point of a mesh
 
 Edges of boxes, and shafts, also cross edges (`contact_edges`): such a feature is a pair of lines and has a *share* of the
-stiffness. The pairs that have features, and on which side, are in `pair_features`.
+stiffness. Lines across a cylinder's rim have none: a bar across an upright cylinder narrower than it is not felt until a corner
+or a point of a ring is inside. The pairs that have features, and on which side, are in `pair_features`.
 """
 
 import warp as wp
 
 from dvc.errors import Unsupported
-from geometry.sdf_distances import BOX, CAPSULE, ELLIPSOID, HALF_SPACE, ROUNDED_BOX, SPHERE, primitive_distance
+from geometry.sdf_distances import BOX, CAPSULE, CYLINDER, ELLIPSOID, HALF_SPACE, ROUNDED_BOX, SPHERE, primitive_distance
 from physics.contact_edges import crossing
 from physics.contact_grid import grid_distance
+from physics.contact_rims import RIM_POINTS, rim_end, rim_point
 
 INSET = wp.constant(0.02)
 ENDLESS = wp.constant(1.0e9)
@@ -30,7 +33,7 @@ GRID = wp.constant(10)
 POINTS = wp.constant(11)
 KINDS = {
     "sphere": int(SPHERE), "ellipsoid": int(ELLIPSOID), "box": int(BOX), "rounded_box": int(ROUNDED_BOX),
-    "capsule": int(CAPSULE), "half_space": int(HALF_SPACE), "grid": int(GRID), "points": int(POINTS),
+    "capsule": int(CAPSULE), "cylinder": int(CYLINDER), "half_space": int(HALF_SPACE), "grid": int(GRID), "points": int(POINTS),
 }  # fmt: skip
 SOLIDS = ("box", "rounded_box")
 FLAT = ("half_space", "grid")  # against these every shape with features has all that it needs
@@ -49,15 +52,17 @@ def feature_count(kind: str, target: str, points: int = 0) -> int:
         return 1
     if kind == "capsule":
         return {"sphere": 0, "ellipsoid": 0, "capsule": 1}.get(target, 2)
+    if kind == "cylinder":
+        return {"sphere": 0, "ellipsoid": 0, "capsule": 2}.get(target, int(RIM_POINTS))
     if kind in SOLIDS:
-        return 8 if target in (*FLAT, *SOLIDS, "capsule") else 0
+        return 8 if target in (*FLAT, *SOLIDS, "capsule", "cylinder") else 0
     return 1 if kind == "ellipsoid" and target == "half_space" else 0
 
 
 def crossing_count(first: str, second: str) -> int:
-    """Pairs of edges, or shafts, of which one is an edge."""
-    lines = [12 if kind in SOLIDS else 1 if kind == "capsule" else 0 for kind in (first, second)]
-    return lines[0] * lines[1] if max(lines) == 12 else 0
+    """Pairs of edges, or shafts; those of two capsules are features of their own."""
+    lines = {"box": 12, "rounded_box": 12, "capsule": 1, "cylinder": 1}
+    return 0 if first == second == "capsule" else lines.get(first, 0) * lines.get(second, 0)
 
 
 def pair_features(first: str, second: str, points: tuple[int, int] = (0, 0)) -> tuple[int, int]:
@@ -69,7 +74,7 @@ def pair_features(first: str, second: str, points: tuple[int, int] = (0, 0)) -> 
     backward = feature_count(second, first, points[1])
     if first == second and first in ("sphere", "capsule"):
         backward = 0  # the same contact, seen from the other side
-    if forward + backward == 0:
+    if forward + backward == 0 or {first, second} == {"ellipsoid", "cylinder"}:
         raise Unsupported(f"contact between {first} and {second}: not supported; remedy: points of a mesh for one of them")
     return forward + crossing_count(first, second), backward
 
@@ -156,7 +161,36 @@ def point_count(kind: int):
         count = 2
     elif kind == BOX or kind == ROUNDED_BOX:  # noqa: SIM109
         count = 8
+    elif kind == CYLINDER:
+        count = RIM_POINTS
     return count
+
+
+@wp.func
+def distance_of(kind: int, p: shape_vector, z: wp.vec3, values: wp.array4d(dtype=float), frame: wp.vec4, w: int):
+    """(distance, normal) in the shape's frame."""
+    phi = wp.vec4(0.0, 0.0, 0.0, 0.0)
+    if kind == GRID:
+        phi = grid_distance(values, frame, w, z)
+    else:
+        phi = primitive_distance(kind, size_of(p), z)
+    return phi
+
+
+@wp.func
+def rim_feature(
+    a: shape_vector, b: shape_vector, kind_b: int, k: int, between: wp.vec3, qa: wp.quat, qb: wp.quat,
+    values: wp.array4d(dtype=float), frame: wp.vec4, w: int,
+):  # fmt: skip
+    """(point, radius) in the frame of a, and its share."""
+    rounding = float(0.0)
+    if kind_b != HALF_SPACE:
+        rounding = INSET * wp.min(a[0], a[1])
+    middle = wp.quat_rotate(qa, wp.vec3(0.0, 0.0, rim_end(size_of(a), k)))
+    phi = distance_of(kind_b, b, wp.quat_rotate_inv(qb, between + middle), values, frame, w)
+    m = wp.quat_rotate_inv(qa, wp.quat_rotate(qb, wp.vec3(phi[1], phi[2], phi[3])))
+    y, share = rim_point(size_of(a), k, m, rounding)
+    return wp.vec4(y[0], y[1], y[2], rounding), share
 
 
 @wp.func
@@ -179,16 +213,15 @@ def touch_with_share(
     if kind_a != POINTS and k >= point_count(kind_a):
         gap, n, y, radius, share = crossing(kind_a, kind_b, size_of(a), size_of(b), k - point_count(kind_a), qa, qb, between)
     else:
-        turn = wp.quat_to_matrix(wp.quat_inverse(qa) * qb)
-        f = feature_point(kind_a, size_of(a), k, kind_b, size_of(b), wp.quat_rotate_inv(qa, between), turn, point)
+        f = wp.vec4(0.0, 0.0, 0.0, 0.0)
+        if kind_a == CYLINDER:
+            f, share = rim_feature(a, b, kind_b, k, between, qa, qb, values, frame, w)
+        else:
+            turn = wp.quat_to_matrix(wp.quat_inverse(qa) * qb)
+            f = feature_point(kind_a, size_of(a), k, kind_b, size_of(b), wp.quat_rotate_inv(qa, between), turn, point)
         radius = f[3]
         y = wp.quat_rotate(qa, wp.vec3(f[0], f[1], f[2]))
-        z = wp.quat_rotate_inv(qb, between + y)
-        phi = wp.vec4(0.0, 0.0, 0.0, 0.0)
-        if kind_b == GRID:
-            phi = grid_distance(values, frame, w, z)
-        else:
-            phi = primitive_distance(kind_b, size_of(b), z)
+        phi = distance_of(kind_b, b, wp.quat_rotate_inv(qb, between + y), values, frame, w)
         n = wp.quat_rotate(qb, wp.vec3(phi[1], phi[2], phi[3]))
         gap = phi[0] - radius
     back = n * (radius + 0.5 * gap)

@@ -1,7 +1,7 @@
 """The shapes of a robot's description as shapes that touch.
 
-Sphere, capsule, box, rounded box, ellipsoid, and planes of the world; a cylinder or mesh that collides raises Unsupported (a
-mesh may be given as points: `Shape("points", ...)`). Sizes are numbers: those with gradient go to
+Sphere, capsule, cylinder, box, rounded box, ellipsoid, and planes of the world; a mesh that collides raises Unsupported (it
+may be given as points: `Shape("points", ...)`). Sizes are numbers: those with gradient go to
 `ContactScene.numbers(size=...)`.
 """
 
@@ -15,14 +15,14 @@ def _touching(shape: ShapeSpec, link: int, where: str) -> Shape:
     kind, size = shape.kind, tuple(shape.size)
     if kind == "plane" and link < 0:
         kind, size = "half_space", ()
-    elif kind == "capsule":
+    elif kind in ("capsule", "cylinder"):
         size = (size[1], size[0])
     elif kind in ("sphere", "box", "rounded_box", "ellipsoid"):
         pass
     else:
         raise Unsupported(
-            f"{where}: a {shape.kind} that collides has no contact; remedy: a capsule or box in its place, points of a mesh, "
-            "or collides: false"
+            f"{where}: a {shape.kind} that collides has no contact; remedy: a capsule or box in its place, its points, or "
+            "collides: false"
         )
     return Shape(kind, link, size, shape.position, shape.rotation, 0, shape.category, shape.mask)
 

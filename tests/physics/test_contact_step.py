@@ -101,6 +101,8 @@ def test_the_depth_at_rest_is_that_of_the_law():
         (Shape("rounded_box", 0, (0.05, 0.05, 0.05, 0.01)), 0.05),
         (Shape("ellipsoid", 0, (0.05, 0.05, 0.03)), 0.03),
         (Shape("capsule", 0, (0.05, 0.03), rotation=(0.0, 0.5**0.5, 0.0, 0.5**0.5)), 0.03),
+        (Shape("cylinder", 0, (0.05, 0.03)), 0.05),
+        (Shape("cylinder", 0, (0.05, 0.03), rotation=(0.0, 0.5**0.5, 0.0, 0.5**0.5)), 0.03),
     ],
     ids=lambda value: value.kind if isinstance(value, Shape) else "",
 )
