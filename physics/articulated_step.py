@@ -18,6 +18,7 @@ import warp as wp
 
 from dvc.warp_op import save, scratch, warp_op
 from physics.articulation import actuator_vector, dof_vector, link_vector
+from physics.fused_step import fused_adjoint, fused_forward
 from physics.lu_factors import transpose_solve_kernel
 from physics.mass_matrix import mass_matrix_kernel, newton_kernel
 from physics.state_update import frames_kernel, start_kernel
@@ -55,9 +56,14 @@ def articulated_step(
     dt: float,
     substeps: int,
     frames: int,
+    fused: bool | None = None,
 ):
     """States at the ends of `frames` frames: coordinates (world, frame, nq), rates (world, frame, nv)."""
     given = Given(first, first_rates, links, dof_numbers, actuators, controls, wrenches, gravity, tree, dofs, drives)
+    if _is_fused(fused, first):
+        coordinates, rates, kept = fused_forward(given, integrator, dt, substeps, frames)
+        save(kept=kept)
+        return coordinates, rates
     worlds, stages = first.shape[0], 4 if integrator == "rk4" else 1
     nodes = substeps * stages
     work = work_arrays(worlds, frames * nodes + 1, tree.shape[0], first.shape[1], first_rates.shape[1])
@@ -72,6 +78,10 @@ def articulated_step(
     rates = scratch((worlds, frames, first_rates.shape[1]), float, zero=False, requires_grad=True)
     wp.launch(frames_kernel, (worlds, frames), [work.coordinates, work.rates, nodes], [coordinates, rates])
     return coordinates, rates
+
+
+def _is_fused(asked: bool | None, first: wp.array) -> bool:
+    return first.device.is_cpu if asked is None else asked
 
 
 def _accelerate(given: Given, work: Work, detached: Detached, s: int, frame: int, h: float) -> None:
@@ -94,8 +104,13 @@ def _accelerate(given: Given, work: Work, detached: Detached, s: int, frame: int
 
 
 @articulated_step.adjoint
-def _(inputs: Any, outputs: Any, saved: Any, *, integrator: str, dt: float, substeps: int, frames: int) -> None:
+def _(
+    inputs: Any, outputs: Any, saved: Any, *, integrator: str, dt: float, substeps: int, frames: int, fused: bool | None
+) -> None:
     given = Given(**{name: getattr(inputs, name) for name in Given._fields})
+    if _is_fused(fused, given.first):
+        fused_adjoint(given, saved.kept, outputs)
+        return
     work: Work = saved.work
     worlds, stages = given.first.shape[0], 4 if integrator == "rk4" else 1
     ends = [work.coordinates, work.rates, substeps * stages]
