@@ -6,7 +6,7 @@ shorter way round); outside the node window the first or last interval goes on.
 
 import warp as wp
 
-from render.reversible import reversible
+from render.reversible import calls_gradients, reversible
 
 from render.scene_data import Moment, SceneNumbers, SceneTables
 
@@ -112,6 +112,7 @@ def add_pose_gradient(
     return at_local, at_blend
 
 
+@calls_gradients
 @wp.func
 def add_vertex_gradient(
     scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, view: int, world: int, moment: Moment, instance: int,

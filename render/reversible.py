@@ -14,3 +14,11 @@ def reversible(function: Any) -> Any:
         raise RuntimeError("reversible: this version of Warp keeps no `force_adjoint_codegen`; remedy: Warp 1.19")
     function.adj.force_adjoint_codegen = True
     return function
+
+
+def calls_gradients(function: Any) -> Any:
+    """Mark a `@wp.func` that calls functions which use `wp.grad`: Warp writes those behind all others, and it with them."""
+    if not hasattr(function.adj, "uses_grad_call"):  # not a part of Warp's public interface
+        raise RuntimeError("calls_gradients: this version of Warp keeps no `uses_grad_call`; remedy: Warp 1.19")
+    function.adj.uses_grad_call = True
+    return function

@@ -7,7 +7,7 @@ import warp as wp
 
 from render.hits import barycentric, hit_normal, hit_point
 from render.placing import add_pose_gradient, add_vertex_gradient, corner, to_world
-from render.reversible import reversible
+from render.reversible import calls_gradients, reversible
 from render.scene_data import ALBEDO, ALPHA, EMISSION, SPHERE, Hit, Moment, SceneNumbers, SceneTables, material_vector
 from render.textures import add_texture_gradient, lookup
 
@@ -203,7 +203,7 @@ def add_surface_gradient(
     c_bar = wp.vec3(0.0, 0.0, 0.0)
     uv_bar = at_uv + uv_of_albedo + uv_of_alpha
     if hit.kind != SPHERE and (uv_bar[0] != 0.0 or uv_bar[1] != 0.0):
-        gx, ga, gb, gc, _w = wp.grad(barycentric_along)(s.position, s.a, s.b, s.c, uv_bar)
+        gx, ga, gb, gc, _uv_weight = wp.grad(barycentric_along)(s.position, s.a, s.b, s.c, uv_bar)
         x_bar += gx
         a_bar += ga
         b_bar += gb
@@ -222,6 +222,7 @@ def add_surface_gradient(
     return o_bar, d_bar, at_blend
 
 
+@calls_gradients
 @wp.func
 def add_corner_gradients(
     scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, view: int, world: int, moment: Moment, kind: int, index: int,
