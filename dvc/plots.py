@@ -212,6 +212,44 @@ def plot_time(
     return path
 
 
+def plot_growth(
+    path: Path | str,
+    time: np.ndarray,
+    norms: Mapping[str, np.ndarray],
+    parts: np.ndarray | None = None,
+    fit: np.ndarray | None = None,
+    until: float | None = None,
+    *,
+    label: str = "norm of the gradient",
+) -> Path:
+    """Norms over the horizon, logarithmic: named ones as lines with dots, parts of the first one thin, a fit dashed.
+
+    Arguments: time [s], (horizon,); norms: name -> (horizon,); parts: (horizon, part); fit: (horizon,), NaN where none;
+        until: the horizon [s] up to which they are trusted; what lies beyond is shaded.
+    """
+    path, time = Path(path), np.asarray(time, float)
+    colors = [_MODEL, _OBSERVED, _STRIKE]
+    with _figure(path, (7.2, 3.6)) as axes:
+        axis = axes[0, 0]
+        last = float(time[-1])
+        if until is None or until < last:
+            axis.axvspan(
+                time[0] if until is None else until, last, color=_PHASES[1], linewidth=0, zorder=0, label="not trusted"
+            )
+        for part in () if parts is None else np.where(parts > 0.0, parts, np.nan).T:
+            axis.plot(time, part, color=_MODEL, linewidth=0.6, alpha=0.35)
+        for index, (name, values) in enumerate(norms.items()):
+            style = {"marker": "o", "markersize": 4 - index, "linestyle": "-" if index == 0 else ":"}
+            axis.plot(time, np.where(values > 0.0, values, np.nan), color=colors[index % 3], linewidth=1.5, label=name, **style)
+        if fit is not None:
+            axis.plot(time, fit, color=_INK, linewidth=1.0, linestyle=(0, (4, 3)), label="fit")
+        axis.set_yscale("log")
+        axis.set_xlabel("horizon [s]", fontsize=9)
+        axis.set_ylabel(label, fontsize=9)
+        axis.legend(fontsize=8, frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    return path
+
+
 def plot_strip(path: Path | str, rows: Mapping[str, np.ndarray], columns: int = 6) -> Path:
     """Frames side by side, one row a name, such as observed, model and residual.
 
