@@ -115,6 +115,21 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if all(passed) else FAILED_CHECK
 
 
+def _horizon(options: argparse.Namespace) -> int:
+    try:
+        horizons = None if options.horizons is None else [int(part) for part in options.horizons.split(",")]
+    except ValueError as error:
+        raise UserError(f"--horizons: expected whole numbers as 10,20,40, got {options.horizons!r}") from error
+
+    def action(cfg: Any) -> None:
+        from dvc.cli_hydra import horizon
+
+        horizon(cfg, horizons, options.to)
+
+    _composed(options, action)
+    return 0
+
+
 def _describe(options: argparse.Namespace) -> int:
     def action(cfg: Any) -> None:
         if options.config:
@@ -215,6 +230,13 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _SETTINGS + "\nexit status: 0 where every gradient agrees with finite differences, otherwise 1\n"
 
 
+def _horizon_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_configuration(parser)
+    parser.add_argument("--horizons", metavar="N,N,...", help="rising numbers of frames (default: eight, up to all)")
+    parser.add_argument("--to", type=Path, default=Path("."), metavar="DIR", help="folder for horizon.csv and horizon.png")
+    parser.epilog = _SETTINGS + "\nfor experiments whose phases have a horizon, such as pendulum_video\n"
+
+
 def _describe_arguments(parser: argparse.ArgumentParser) -> None:
     _add_configuration(parser)
     parser.add_argument("--mermaid", action="store_true", help="print a Mermaid flowchart instead of a table")
@@ -234,6 +256,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argpar
     "run": (_run, _run_arguments, "run an experiment, print the recovered parameters and the path of the report"),
     "list": (_list, _add_config_dir, "list the experiments with their claims"),
     "check": (_check, _check_arguments, "compare every gradient of an experiment with finite differences"),
+    "horizon": (_horizon, _horizon_arguments, "how the gradient grows with the horizon, and how far it can be trusted"),
     "describe": (_describe, _describe_arguments, "print the stages of an experiment and their wiring"),
     "report": (_report, _report_arguments, "build report.html of a finished run anew"),
     "data": (_data, _data_arguments, "list the data items and where they lie; `diffvc data fetch [NAME]` downloads"),

@@ -1,4 +1,4 @@
-"""What `diffvc run`, `check` and `describe` do once there is something to compute: Hydra composes, the task runs.
+"""What `diffvc run`, `check`, `horizon` and `describe` do once there is something to compute: Hydra composes, the task runs.
 
 Hydra's own entry point is used, so that its overrides, sweepers and launchers work as documented; its errors are passed
 on to `dvc.cli`, which prints them in one line, and its folders are set to runs/NAME/TIME (configs/run.yaml).
@@ -290,6 +290,22 @@ def check(cfg: Any) -> bool:
     if not failed and not certified(rows):
         print(f"failed: more than {MOST_EXCLUDED:.0%} of the rows are excluded, which says nothing about the gradient")
     return certified(rows)
+
+
+def horizon(cfg: Any, horizons: Sequence[int] | None, directory: Path) -> None:
+    """Action of `diffvc horizon`: print the table of gradients against the horizon; its CSV and plot go to a folder."""
+    from dvc.horizon import format_report, save_report
+
+    task = prepared_task(settings(cfg))
+    if not callable(getattr(type(task), "horizon", None)):
+        raise UserError(f"{cfg.name}: its task has no horizon: {type(task).__name__} declares no method `horizon`")
+    try:
+        report = task.horizon(horizons)
+        print(format_report(report))
+        table, plot = save_report(report, directory)
+    except OSError as error:
+        raise write_error(directory, error) from error
+    print(f"table: {table}\nplot: {plot}")
 
 
 def describe(cfg: Any, *, mermaid: bool) -> None:

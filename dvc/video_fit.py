@@ -14,6 +14,7 @@ from torch import Tensor
 from dvc.clip import Clip
 from dvc.errors import UserError
 from dvc.gradient_check import CheckRow, check_parameters, check_weights
+from dvc.horizon import HorizonReport, pipeline_report, spread_horizons
 from dvc.losses import Objective, Term
 from dvc.optimize import Fit, Phase, check_phases, optimize
 from dvc.parameter_vector import ParameterVector
@@ -319,6 +320,23 @@ class VideoFit:
                         row._replace(name=f"{name}/{row.name}") for row in check_weights(self.pipeline, objective, context)
                     ]
         return rows
+
+    def horizon(self, horizons: Sequence[int] | None = None) -> HorizonReport:
+        """Gradients against the horizon [frames], of what the last phase with a horizon of its own sees and moves.
+
+        horizons: None: eight, up to the whole window. Raises: UserError where no phase has a horizon.
+        """
+        phases = [phase for phase in self.phases if phase.context.get("horizon") is not None]
+        if not phases:
+            raise UserError("horizon: expected a phase with `context: {horizon: ...}`, got none")
+        self.prepare()
+        phase, frames = phases[-1], self.clip.last - self.clip.first
+        terms = phase.terms or list(self.objective.terms)
+        return pipeline_report(
+            self.pipeline, Objective({n: self.objective.terms[n] for n in terms}), {**self.context, **phase.context},
+            spread_horizons(frames) if horizons is None else horizons, train=phase.train, interval=1.0 / self.clip.frame_rate,
+            worlds_at_once=self.worlds_at_once,
+        )  # fmt: skip
 
 
 def overlay(real: Tensor, model: Tensor, width: int = 960) -> np.ndarray:
