@@ -16,7 +16,7 @@ from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, p
 from physics.kinematics import motion_of
 from physics.windows import calls, carried, check_window
 
-CHUNK_STEPS = 128  # accelerations a call of the step op, at most
+CHUNK_STEPS = 128  # accelerations a call of the step op, at most, where each is some launches (CUDA)
 CHUNK_BYTES = 64 * 2**20
 
 
@@ -39,8 +39,8 @@ class ArticulatedRollout(nn.Module):
         tree: Topology (of `Robot.topology`). frame_rate [1/s], frame_count, substeps a frame.
         integrator: "implicit" (springs, limits, damping, dry friction and gains at the end of the step), "symplectic" (all of
             them at its beginning: semi-implicit Euler) or "rk4" (smooth systems: free bodies, pendulums).
-        chunk: frames a call of the step op. States and factors of the mass matrix are kept for each substep of a call, and a
-            call that is long takes long to trace; None: as many as stay within 128 substeps and 64 MB.
+        chunk: frames a call of the step op, which keeps the states of its substeps (on CUDA also the factors of their mass
+            matrices, and a long call takes long to trace). None: as many as stay within 64 MB, on CUDA within 128 substeps.
         window: frames after which the gradient through the state is cut (truncated windows); None: never.
         controller: optional module `(coordinates (world, nq), rates (world, nv), time) -> controls (world, actuator)`, called
             at the beginning of each frame.
@@ -110,7 +110,7 @@ class ArticulatedRollout(nn.Module):
         q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
         tables_here = tuple(t.to(q.device) for t in self.tables)
         coordinates, rates = [q[:, None]], [v[:, None]]
-        chunk = 1 if self.controller is not None else self.chunk or self._chunk(worlds)
+        chunk = 1 if self.controller is not None else self.chunk or self._chunk(worlds, not q.is_cuda)
         for done, frames in calls(self.frame_count, chunk, self.window):
             q, v = carried(done, self.window, q, v)
             if self.controller is not None:
@@ -131,10 +131,12 @@ class ArticulatedRollout(nn.Module):
             all_q, all_v, motion.positions, motion.orientations, motion.velocities, motion.spins, 1.0 / self.frame_rate
         )
 
-    def _chunk(self, worlds: int) -> int:
+    def _chunk(self, worlds: int, fused: bool) -> int:
         nodes = self.substeps * (4 if self.integrator == "rk4" else 1)
-        kept = 4 * worlds * self.tree.rate_count * (self.tree.rate_count + 6) * nodes  # bytes a frame
-        return max(1, min(CHUNK_STEPS // nodes, CHUNK_BYTES // kept, self.frame_count))
+        rates = self.tree.rate_count
+        numbers = self.tree.coordinate_count + 2 * rates if fused else rates * (rates + 6)
+        chunk = CHUNK_BYTES // max(1, 4 * worlds * numbers * nodes)
+        return max(1, min(chunk, self.frame_count if fused else CHUNK_STEPS // nodes))
 
     def _check(self, name: str, tensor: Tensor, inner: tuple[int, ...]) -> None:
         if tensor.dim() != 1 + len(inner) or tuple(tensor.shape[1:]) != inner:
