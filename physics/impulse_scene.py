@@ -19,7 +19,7 @@ from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, p
 from physics.contact_scene import ContactScene
 from physics.impulse_step import impulse_step
 
-CHUNK_SEGMENTS = 64  # segments a call of the step op
+CHUNK_SEGMENTS = 16  # segments a call of the step op
 MOST_PAIRS, MOST_CONTACTS, MOST_TOUCHING = 4096, 512, 24
 GRAVITY = 9.81  # [m/s^2], by which the default rest speed is measured
 
