@@ -202,14 +202,15 @@ def spread_horizons(longest: int, count: int = 8) -> list[int]:
 # -- what is left behind ----------------------------------------------------------------------------------------------
 def format_report(report: HorizonReport) -> str:
     """The table and two lines that say what follows from it."""
-    head = ("horizon", "time [s]", "loss", "|gradient|", "|differences|", "largest error", "")
+    head = ("horizon", "time [s]", "loss", "|gradient|", "|differences|", "rel. error", "")
     body = []
     for i, rows in enumerate(report.rows):
-        errors = [(r.error, r.name) for r in rows if math.isfinite(r.error)]
-        worst = max(errors, default=(math.nan, ""))
+        reverse, numeric = report.norms()[i], report.norms("numeric")[i]
+        apart = math.sqrt(sum((r.analytic - r.numeric) ** 2 for r in rows))
+        size = max(reverse, numeric)
         body.append((
-            str(report.horizons[i]), f"{report.seconds[i]:.4g}", f"{report.losses[i]:.5g}", f"{report.norms()[i]:.4g}",
-            f"{report.norms('numeric')[i]:.4g}", f"{worst[0]:.1e}", verdict(rows),
+            str(report.horizons[i]), f"{report.seconds[i]:.4g}", f"{report.losses[i]:.5g}", f"{reverse:.4g}",
+            f"{numeric:.4g}", f"{apart / size if size > 0.0 else 0.0:.1e}", verdict(rows),
         ))  # fmt: skip
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(7)]
     lines = [
