@@ -90,8 +90,8 @@ def test_known_numbers_come_back_and_are_used_by_the_command_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     noisy = write_tosses(tmp_path / "noisy", simulated(14, seed=3, noise=3e-5))
-    assert main(["run", "experiment=cube_toss", f"tosses={noisy}", "task.unfitted=[2,5,9]", f"out={tmp_path / 'fit'}",
-                 "progress=false", "wandb.mode=disabled"]) == 0  # fmt: skip
+    settings = [f"tosses={noisy}", "task.unfitted=[2,5,9]", "task.stiffness_profile=[2e4,2e5]", f"out={tmp_path / 'fit'}"]
+    assert main(["run", "experiment=cube_toss", *settings, "progress=false", "wandb.mode=disabled"]) == 0
     found = Result.read(tmp_path / "fit" / "result.json")
     assert set(found.parameters) == set(TRUTH)
     for name, part in {"friction": 0.05, "stiffness": 0.5, "dissipation": 0.15, "scale": 0.003, "side": 0.01}.items():
@@ -99,6 +99,9 @@ def test_known_numbers_come_back_and_are_used_by_the_command_line(
         assert abs(e.value - TRUTH[name]) < part * TRUTH[name], (name, e)
         assert e.low < e.value < e.high and not e.weak, (name, e)
     assert found.metrics["position_error_sides"].value < 0.2
+    with open(tmp_path / "fit" / "stiffness_profile.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and float(rows[0]["loss"]) > float(rows[1]["loss"])  # a tenth of the stiffness does not explain them
     arguments = ["run", "experiment=cube_toss", "mode=predict", f"fitted={tmp_path / 'fit'}", f"tosses={folder}",
                  f"out={tmp_path / 'other'}", "progress=false", "wandb.mode=disabled"]  # fmt: skip
     capsys.readouterr()
@@ -232,7 +235,8 @@ def test_what_is_refused_in_one_line(folder: Path, tmp_path: Path, exact: list[T
 @pytest.mark.slow
 @pytest.mark.data("cube_toss")
 def test_measured_tosses_that_were_not_fitted_are_predicted(tmp_path: Path) -> None:
-    metrics = recorded(instantiate(toss_settings().task, _convert_="all"), tmp_path / "run").metrics
+    task = toss_settings("task.stiffness_profile=[]").task
+    metrics = recorded(instantiate(task, _convert_="all"), tmp_path / "run").metrics
     assert metrics["position_error_sides"].value < 0.35 and metrics["position_error_sides"].passed
     assert abs(metrics["scale"].value - 0.978) < 0.006 and metrics["scale"].passed
     assert abs(metrics["scale"].value - metrics["flight_scale"].value) < 0.003
