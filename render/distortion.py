@@ -8,8 +8,8 @@ A point n = (x, y) of the image plane at depth 1 is moved to
 
 `undistort_point` solves d(u) = d by Newton steps from u = 0 that are halved until the residual falls and the Jacobian keeps
 its orientation, or else by a walk along the ray in small steps. Where the lens is monotone from its axis to the point
-(`require_invertible`) three or four steps do (20 000 random lenses, 740 000 points: all solved); where it folds over, there may
-be no solution, and some finite number is returned.
+(`require_invertible`) three or four steps do (12 000 random lenses, 715 000 points: all solved, none by more than 4e-5 off);
+where it folds over, there may be no solution, and some finite number is returned.
 It carries no gradient: `newton_step`, one more step with gradient, has the derivative of the implicit function theorem,
 du = J^-1 (dd - (partial of d by the coefficients) dk), and squares the error that is left.
 """

@@ -1,0 +1,51 @@
+"""Functions keep their reverse where forward code has called them first."""
+
+import pytest
+import warp as wp
+
+from render.reversible import reversible
+
+
+@reversible
+@wp.func
+def square(x: float):
+    return x * x
+
+
+@reversible
+@wp.func
+def through(x: float):
+    return square(x) + x
+
+
+@wp.func
+def weighted(x: float, weight: float):
+    return weight * through(x)
+
+
+@wp.kernel(enable_backward=False)
+def forward_first(x: wp.array(dtype=float), out: wp.array(dtype=float)):
+    out[0] = through(x[0]) + square(x[0])
+
+
+@wp.kernel(enable_backward=False)
+def gradient(x: wp.array(dtype=float), out: wp.array(dtype=float)):
+    by_x, by_weight = wp.grad(weighted)(x[0], 3.0)
+    out[0] = by_x
+    out[1] = by_weight
+
+
+def test_the_gradient_of_a_function_that_was_called_before() -> None:
+    x, out = wp.array([2.0], dtype=float, device="cpu"), wp.zeros(2, dtype=float, device="cpu")
+    wp.launch(forward_first, 1, [x], [out], device="cpu")
+    assert float(out.numpy()[0]) == pytest.approx(10.0)
+    wp.launch(gradient, 1, [x], [out], device="cpu")
+    assert out.numpy().tolist() == pytest.approx([15.0, 6.0])
+
+
+def test_another_warp_is_noticed() -> None:
+    class Function:
+        adj = object()
+
+    with pytest.raises(RuntimeError, match="force_adjoint_codegen"):
+        reversible(Function())
