@@ -20,6 +20,7 @@ import warp as wp
 
 from render.bsdf import bsdf_cos, bsdf_pdf, bsdf_sample
 from render.camera_projection import camera_vector, origin_of, ray_of, undistort
+from render.gradient_sink import Sink, collect, deposit
 from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import (
@@ -40,7 +41,7 @@ from render.path_radiance import (
     lamp_emission,
     survival,
 )
-from render.reversible import reversible
+from render.reversible import calls_gradients, reversible
 from render.scene_data import (
     DIRECTIONAL,
     ENVIRONMENT,
@@ -199,7 +200,7 @@ def trace_path(
 
 @wp.func
 def add_light(
-    scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, view: int, world: int, moment: Moment, s: Surface,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, s: Surface,
     wi: wp.vec3, light: int, index: int, u: float, v: float, direction: wp.vec3, weight: float, adjoint: wp.vec3,
 ):  # fmt: skip
     """Adds the gradient of one light's share; returns its value and those of albedo, alpha, normal, position, wi, and blend."""
@@ -217,13 +218,13 @@ def add_light(
     )  # fmt: skip
     at_blend = float(0.0)
     if light == LAMP:
-        at_blend = add_corner_gradients(scene, tables, grads, view, world, moment, FACE, index, ga, gb, gc)
-        _uv = add_emission_gradient(scene, tables, grads, world, tables.face_table[index, 1], FACE, index, u, v, g_radiance)
+        at_blend = add_corner_gradients(scene, tables, sink, view, world, moment, FACE, index, ga, gb, gc)
+        _uv = add_emission_gradient(scene, tables, sink, world, tables.face_table[index, 1], FACE, index, u, v, g_radiance)
     elif light == ENVIRONMENT:
-        wp.atomic_add(grads.environment, world, g_radiance)
+        deposit(sink, sink.numbers.environment, world, g_radiance)
     elif light == POINT or light == DIRECTIONAL:
-        wp.atomic_add(
-            grads.lights, world, index,
+        deposit(
+            sink, sink.numbers.lights, world, index,
             light_vector(ga[0], ga[1], ga[2], g_radiance[0], g_radiance[1], g_radiance[2]),
         )  # fmt: skip
     return value * weight, g_albedo, g_alpha, g_normal, g_position, g_wi, at_blend
@@ -231,7 +232,7 @@ def add_light(
 
 @wp.func
 def sweep_path(
-    scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, view: int, world: int, moment: Moment, slot: int, count: int,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, slot: int, count: int,
     history: wp.array2d(dtype=PathVertex), adjoint: wp.vec3,
 ):  # fmt: skip
     """Adds the gradient of adjoint . radiance of the path; returns those of the first ray's origin and direction, and blend."""
@@ -246,7 +247,7 @@ def sweep_path(
         vertex = history[slot, k]
         at_vertex = wp.cw_mul(adjoint, vertex.throughput)
         if vertex.hit.kind == MISSED:
-            wp.atomic_add(grads.environment, world, at_vertex * vertex.met)
+            deposit(sink, sink.numbers.environment, world, at_vertex * vertex.met)
             arriving = scene.environment[world] * vertex.met
             lamp_weight = 0.0
             from_next = wp.vec3(0.0, 0.0, 0.0)
@@ -261,7 +262,7 @@ def sweep_path(
             leaving = wp.vec3(0.0, 0.0, 0.0)
             if vertex.light >= 0:
                 value, ga, gl, gn, gx, gw, gt = add_light(
-                    scene, tables, grads, view, world, moment, s, wi, vertex.light, vertex.light_index, vertex.light_u,
+                    scene, tables, sink, view, world, moment, s, wi, vertex.light, vertex.light_index, vertex.light_u,
                     vertex.light_v, vertex.light_direction, vertex.light_weight, at_vertex,
                 )  # fmt: skip
                 leaving += value
@@ -273,7 +274,7 @@ def sweep_path(
                 at_blend += gt
             if lamp_weight > 0.0:
                 value, ga, gl, gn, gx, gw, gt = add_light(
-                    scene, tables, grads, view, world, moment, s, wi, LAMP, lamp_hit.index, lamp_hit.u, lamp_hit.v, vertex.wo,
+                    scene, tables, sink, view, world, moment, s, wi, LAMP, lamp_hit.index, lamp_hit.u, lamp_hit.v, vertex.wo,
                     lamp_weight, at_vertex,
                 )  # fmt: skip
                 leaving += value
@@ -306,11 +307,11 @@ def sweep_path(
                         scene, tables, world, s.material, vertex.hit.kind, vertex.hit.index, vertex.hit.u, vertex.hit.v
                     )
                     g_uv = add_emission_gradient(
-                        scene, tables, grads, world, s.material, vertex.hit.kind, vertex.hit.index, vertex.hit.u,
+                        scene, tables, sink, world, s.material, vertex.hit.kind, vertex.hit.index, vertex.hit.u,
                         vertex.hit.v, at_vertex,
                     )  # fmt: skip
             o_bar, gd, gt = add_surface_gradient(
-                scene, tables, grads, view, world, moment, vertex.hit, s, vertex.o, vertex.d, g_position, g_normal, g_albedo,
+                scene, tables, sink, view, world, moment, vertex.hit, s, vertex.o, vertex.d, g_position, g_normal, g_albedo,
                 g_alpha, g_uv,
             )  # fmt: skip
             at_blend += gt
@@ -325,13 +326,30 @@ def sweep_path(
 
 
 @wp.func
-def add_time_gradient(grads: SceneNumbers, film: FilmPlan, view: int, at: wp.vec2, u: float, at_blend: float):
+def add_time_gradient(sink: Sink, film: FilmPlan, view: int, at: wp.vec2, u: float, at_blend: float):
     """The gradient of a place between nodes, to the shutter."""
     if at_blend != 0.0:
         at_time = at_blend / film.node_interval
-        wp.atomic_add(grads.exposure, view, at_time * film.frame_interval * u)
+        deposit(sink, sink.numbers.exposure, view, at_time * film.frame_interval * u)
         skew = wp.vec2(at[0] / film.frame[0] - 0.5, at[1] / film.frame[1] - 0.5)
-        wp.atomic_add(grads.readout, view, skew * at_time)
+        deposit(sink, sink.numbers.readout, view, skew * at_time)
+
+
+@calls_gradients
+@wp.func
+def pull_sample(
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, moment: Moment, slot: int,
+    count: int, history: wp.array2d(dtype=PathVertex), at: wp.vec2, plane: wp.vec2, u: float, row: int, column: int,
+    adjoint: wp.vec3,
+):  # fmt: skip
+    """Hands the gradient of adjoint . radiance of a path to the sink; count = 0: the plate is seen."""
+    if count == 0:
+        deposit(sink, sink.numbers.plate, view, row, column, adjoint)
+    else:
+        o_bar, d_bar, at_blend = sweep_path(scene, tables, sink, view, world, moment, slot, count, history, adjoint)
+        add_time_gradient(sink, film, view, at, u, at_blend)
+        _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, scene.cameras[view], plane, o_bar, d_bar)
+        deposit(sink, sink.numbers.cameras, view, at_camera)
 
 
 @wp.kernel(enable_backward=False)
@@ -346,20 +364,26 @@ def interior_kernel(
     slots: int,
     adjoint: wp.array3d(dtype=wp.vec3),
     history: wp.array2d(dtype=PathVertex),
-    grads: SceneNumbers,
+    sink: Sink,
+    derivative: wp.array3d(dtype=wp.vec3),
 ):
-    """Pixels first, first + 1, ... of one view: adds their gradient to `grads`."""
+    """Pixels first, first + 1, ... of one view: hands their gradient to the sink; in forward mode writes the pixels' derivative."""
     pixel = wp.tid() + first
     row = pixel / film.width
     column = pixel - row * film.width
     world = view / film.views_per_world
-    at_pixel = adjoint[view, row, column] / float(film.samples)
-    if wp.dot(at_pixel, at_pixel) == 0.0:
-        return
+    share = 1.0 / float(film.samples)
+    at_pixel = wp.vec3(share, share, share)
+    if sink.forward == 0:
+        at_pixel = adjoint[view, row, column] * share
+        if wp.dot(at_pixel, at_pixel) == 0.0:
+            return
     state = wp.rand_init(seed[view] + 0x1B873593, view * film.width * film.height + pixel)
     shift = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
     camera = scene.cameras[view]
     slot = wp.tid() % slots
+    sink.slot = slot
+    total = wp.vec3(0.0, 0.0, 0.0)
     for k in range(film.samples):
         u = film_sample(shift, k)
         at = film_point(film, row, column, u)
@@ -369,13 +393,24 @@ def interior_kernel(
         o = origin_of(at, camera, plane, 0.0)
         d = ray_of(at, camera, plane)
         hit = closest(scene, tables, tracer, view, world, moment, o, d)
-        if hit.kind == MISSED and scene.plate.shape[1] > 0:
-            wp.atomic_add(grads.plate, view, row, column, at_pixel)
-        else:
+        count = int(0)
+        if hit.kind != MISSED or scene.plate.shape[1] == 0:
             count = trace_path(
                 scene, tables, film, tracer, view, world, moment, hit, o, d, wp.rand_init(int(state), k), slot, history
             )
-            o_bar, d_bar, at_blend = sweep_path(scene, tables, grads, view, world, moment, slot, count, history, at_pixel)
-            add_time_gradient(grads, film, view, at, u[2] - 0.5, at_blend)
-            _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, camera, plane, o_bar, d_bar)
-            wp.atomic_add(grads.cameras, view, at_camera)
+        if sink.forward == 0:
+            pull_sample(
+                scene, tables, film, sink, view, world, moment, slot, count, history, at, plane, u[2] - 0.5, row, column,
+                at_pixel,
+            )  # fmt: skip
+        else:
+            for c in range(3):
+                one = wp.vec3(0.0, 0.0, 0.0)
+                one[c] = share
+                pull_sample(
+                    scene, tables, film, sink, view, world, moment, slot, count, history, at, plane, u[2] - 0.5, row, column,
+                    one,
+                )  # fmt: skip
+                total[c] = total[c] + collect(sink)
+    if sink.forward != 0:
+        derivative[view, row, column] = total

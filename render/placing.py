@@ -6,6 +6,7 @@ shorter way round); outside the node window the first or last interval goes on.
 
 import warp as wp
 
+from render.gradient_sink import Sink, deposit
 from render.reversible import calls_gradients, reversible
 
 from render.scene_data import Moment, SceneNumbers, SceneTables
@@ -85,9 +86,7 @@ def point_velocity(scene: SceneNumbers, view: int, moment: Moment, instance: int
 
 
 @wp.func
-def add_pose_gradient(
-    scene: SceneNumbers, grads: SceneNumbers, view: int, moment: Moment, instance: int, local: wp.vec3, g: wp.vec3
-):
+def add_pose_gradient(scene: SceneNumbers, sink: Sink, view: int, moment: Moment, instance: int, local: wp.vec3, g: wp.vec3):
     """Adds the gradient g at the world point of `local` to its instance's pose; returns those of `local` and of the blend."""
     at_local = g
     at_blend = float(0.0)
@@ -102,11 +101,11 @@ def add_pose_gradient(
             local,
             g,
         )
-        wp.atomic_add(grads.positions, view, row, moment.node, g0)
-        wp.atomic_add(grads.orientations, view, row, moment.node, gq0)
+        deposit(sink, sink.numbers.positions, view, row, moment.node, g0)
+        deposit(sink, sink.numbers.orientations, view, row, moment.node, gq0)
         if moment.next != moment.node:
-            wp.atomic_add(grads.positions, view, row, moment.next, g1)
-            wp.atomic_add(grads.orientations, view, row, moment.next, gq1)
+            deposit(sink, sink.numbers.positions, view, row, moment.next, g1)
+            deposit(sink, sink.numbers.orientations, view, row, moment.next, gq1)
             at_blend = gblend
         at_local = glocal
     return at_local, at_blend
@@ -115,10 +114,10 @@ def add_pose_gradient(
 @calls_gradients
 @wp.func
 def add_vertex_gradient(
-    scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, view: int, world: int, moment: Moment, instance: int,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, instance: int,
     vertex: int, g: wp.vec3,
 ):  # fmt: skip
     """Adds the gradient g at a vertex's world position; returns the gradient of the blend."""
-    at_local, at_blend = add_pose_gradient(scene, grads, view, moment, instance, scene.vertices[world, vertex], g)
-    wp.atomic_add(grads.vertices, world, vertex, at_local)
+    at_local, at_blend = add_pose_gradient(scene, sink, view, moment, instance, scene.vertices[world, vertex], g)
+    deposit(sink, sink.numbers.vertices, world, vertex, at_local)
     return at_blend

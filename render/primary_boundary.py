@@ -21,6 +21,7 @@ import warp as wp
 
 from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, ray_of, undistort
 from render.edge_sampling import CREASE, NOTHING, choose_edge, edge_at, sight_of, stratum
+from render.gradient_sink import Sink, collect, deposit, near_film, splat
 from render.hits import barycentric, closest, sphere_root
 from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient
@@ -115,7 +116,8 @@ def primary_boundary_kernel(
     sums: wp.array(dtype=wp.float64),
     adjoint: wp.array3d(dtype=wp.vec3),
     refused: wp.array(dtype=int),
-    grads: SceneNumbers,
+    sink: Sink,
+    derivative: wp.array3d(dtype=wp.vec3),
 ):
     """Edge samples first, first + 1, ... of `count` in one view."""
     index = wp.tid() + first
@@ -147,8 +149,12 @@ def primary_boundary_kernel(
             return
         at = film_of(point, camera)
     pixel = film_pixel(film, at)
-    h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
-    if wp.dot(h, h) == 0.0:
+    h = wp.vec3(0.0, 0.0, 0.0)
+    if sink.forward == 0:
+        h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
+        if wp.dot(h, h) == 0.0:
+            return
+    elif not near_film(derivative, pixel, film.filter_kind, film.filter_size):
         return
     determinant = float(1.0)
     if steps > 1:
@@ -196,10 +202,16 @@ def primary_boundary_kernel(
     inner = side_radiance(scene, tables, film, tracer, view, world, moment, near, o, toward, row, column, light_seed)
 
     # 3. the weight, and the gradient of weight . film point
-    jump = wp.dot(inner - outer, h) * side  # (minus side) - (plus side), outer being on the plus side if side > 0
-    weight = normal * (jump * length * film.scale * film.scale / (density * float(count) * determinant))
+    jump = float(1.0)
+    if sink.forward == 0:
+        jump = wp.dot(inner - outer, h)
+    # (minus side) - (plus side), outer being on the plus side if side > 0
+    weight = normal * (jump * side * length * film.scale * film.scale / (density * float(count) * determinant))
+    sink.slot = wp.tid() % sink.totals.shape[0]
     g_point, g_camera, _w = wp.grad(film_along)(point, camera, weight)
-    wp.atomic_add(grads.cameras, view, g_camera)
-    at_blend = add_vertex_gradient(scene, tables, grads, view, world, moment, instance, ia, g_point * (1.0 - s))
-    at_blend += add_vertex_gradient(scene, tables, grads, view, world, moment, instance, ib, g_point * s)
-    add_time_gradient(grads, film, view, at, u, at_blend)
+    deposit(sink, sink.numbers.cameras, view, g_camera)
+    at_blend = add_vertex_gradient(scene, tables, sink, view, world, moment, instance, ia, g_point * (1.0 - s))
+    at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, ib, g_point * s)
+    add_time_gradient(sink, film, view, at, u, at_blend)
+    if sink.forward != 0:
+        splat(derivative, view, pixel, film.filter_kind, film.filter_size, (inner - outer) * collect(sink))

@@ -18,6 +18,7 @@ import warp as wp
 from render.bsdf import bsdf_cos
 from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, undistort
 from render.edge_sampling import CREASE, NOTHING, RIM, choose_edge, edge_at, sight_of, stratum
+from render.gradient_sink import Sink, collect, deposit, near_film, splat
 from render.hits import FAR, blocked, closest, hit_point, offset_origin
 from render.intersector import Intersector
 from render.lights import LightSample, choose_lamp, fill_light, lamp_share, light_value
@@ -132,7 +133,8 @@ def shadow_boundary_kernel(
     sums: wp.array(dtype=wp.float64),
     adjoint: wp.array3d(dtype=wp.vec3),
     refused: wp.array(dtype=int),
-    grads: SceneNumbers,
+    sink: Sink,
+    derivative: wp.array3d(dtype=wp.vec3),
 ):
     """Samples first, first + 1, ... of `count` of one view; sources: 0 lamps and lights, 1 directions."""
     index = wp.tid() + first
@@ -183,8 +185,12 @@ def shadow_boundary_kernel(
         return
     at = film_of(x, camera)
     pixel = film_pixel(film, at)
-    h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
-    if wp.dot(h, h) == 0.0:
+    h = wp.vec3(0.0, 0.0, 0.0)
+    if sink.forward == 0:
+        h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
+        if wp.dot(h, h) == 0.0:
+            return
+    elif not near_film(derivative, pixel, film.filter_kind, film.filter_size):
         return
     eye = origin_of(at, camera, undistort(at, camera), 0.0)
     to_eye = eye - x
@@ -239,21 +245,27 @@ def shadow_boundary_kernel(
     normal = wp.vec2(along[1], -along[0]) / length
     outwards = film_velocity(x, shadow_velocity(o, e, x, n, direction, parallel, sight.outward), camera)
     side = wp.where(wp.dot(normal, outwards) > 0.0, 1.0, -1.0)
-    jump = -wp.dot(lit, h) * side  # (minus side) - (plus side)
-    weight = normal * (jump * source.weight * length * film.scale * film.scale / (density * float(count)))
+    jump = float(1.0)
+    if sink.forward == 0:
+        jump = wp.dot(lit, h)
+    # (minus side) - (plus side)
+    weight = normal * (-jump * side * source.weight * length * film.scale * film.scale / (density * float(count)))
+    sink.slot = wp.tid() % sink.totals.shape[0]
     _l, ga, gb, gc, _u, _v, ge0, ge1, _s, _k, gra, grb, grc, g_camera, _w = wp.grad(shadow_film_along)(
         source.kind, source.a, source.b, source.c, source.u, source.v, edge.a, edge.b, s, receiver.kind, at_receiver.a,
         at_receiver.b, at_receiver.c, camera, weight,
     )  # fmt: skip
-    wp.atomic_add(grads.cameras, view, g_camera)
+    deposit(sink, sink.numbers.cameras, view, g_camera)
     ia = tables.edges[chosen, 0]
     ib = tables.edges[chosen, 1]
-    at_blend = add_vertex_gradient(scene, tables, grads, view, world, moment, edge.instance, ia, ge0)
-    at_blend += add_vertex_gradient(scene, tables, grads, view, world, moment, edge.instance, ib, ge1)
-    at_blend += add_corner_gradients(scene, tables, grads, view, world, moment, receiver.kind, receiver.index, gra, grb, grc)
+    at_blend = add_vertex_gradient(scene, tables, sink, view, world, moment, edge.instance, ia, ge0)
+    at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, edge.instance, ib, ge1)
+    at_blend += add_corner_gradients(scene, tables, sink, view, world, moment, receiver.kind, receiver.index, gra, grb, grc)
     if source.kind == LAMP:
-        at_blend += add_corner_gradients(scene, tables, grads, view, world, moment, FACE, source.index, ga, gb, gc)
+        at_blend += add_corner_gradients(scene, tables, sink, view, world, moment, FACE, source.index, ga, gb, gc)
     elif source.kind == POINT or source.kind == DIRECTIONAL:
         zero = float(0.0)
-        wp.atomic_add(grads.lights, world, source.index, light_vector(ga[0], ga[1], ga[2], zero, zero, zero))
-    add_time_gradient(grads, film, view, at, u, at_blend)
+        deposit(sink, sink.numbers.lights, world, source.index, light_vector(ga[0], ga[1], ga[2], zero, zero, zero))
+    add_time_gradient(sink, film, view, at, u, at_blend)
+    if sink.forward != 0:
+        splat(derivative, view, pixel, film.filter_kind, film.filter_size, lit * collect(sink))

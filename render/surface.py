@@ -5,11 +5,12 @@ A parameter is the product of the material's constant, its texture at the point'
 
 import warp as wp
 
+from render.gradient_sink import Sink, deposit
 from render.hits import barycentric, hit_normal, hit_point
 from render.placing import add_pose_gradient, add_vertex_gradient, corner, to_world
 from render.reversible import calls_gradients, reversible
 from render.scene_data import ALBEDO, ALPHA, EMISSION, SPHERE, Hit, Moment, SceneNumbers, SceneTables, material_vector
-from render.textures import add_texture_gradient, lookup
+from render.textures import add_texture_gradient, lookup, uv_gradient
 
 
 @wp.struct
@@ -114,7 +115,7 @@ def hit_normal_along(kind: int, x: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3, 
 
 @wp.func
 def add_parameter_gradient(
-    scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, world: int, material: int, slot: int, kind: int, index: int,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, world: int, material: int, slot: int, kind: int, index: int,
     u: float, v: float, constant: wp.vec3, g: wp.vec3,
 ):  # fmt: skip
     """Adds the gradient g of one parameter's value to its texture and vertex values; returns those of its constant and of (u, v)."""
@@ -145,14 +146,21 @@ def add_parameter_gradient(
             at_constant = wp.cw_mul(g, wp.cw_mul(from_texture, from_vertices))
             if texture >= 0:
                 at_texture = wp.cw_mul(g, wp.cw_mul(constant, from_vertices))
-                at_uv = add_texture_gradient(tables.textures, scene.texels, grads.texels, world, texture, uv, at_texture)
+                at_uv = uv_gradient(tables.textures, scene.texels, world, texture, uv, at_texture)
+                if sink.forward != 0:
+                    moved = lookup(tables.textures, sink.numbers.texels, world, texture, uv)
+                    wp.atomic_add(sink.totals, sink.slot, wp.dot(moved, at_texture))
+                else:
+                    at_uv = add_texture_gradient(
+                        tables.textures, scene.texels, sink.numbers.texels, world, texture, uv, at_texture
+                    )
                 at_u += wp.dot(at_uv, uv1 - uv0)
                 at_v += wp.dot(at_uv, uv2 - uv0)
             if has_values:
                 at_values = wp.cw_mul(g, wp.cw_mul(constant, from_texture))
-                wp.atomic_add(grads.vertex_values, world, slot, i0, at_values * (1.0 - u - v))
-                wp.atomic_add(grads.vertex_values, world, slot, i1, at_values * u)
-                wp.atomic_add(grads.vertex_values, world, slot, i2, at_values * v)
+                deposit(sink, sink.numbers.vertex_values, world, slot, i0, at_values * (1.0 - u - v))
+                deposit(sink, sink.numbers.vertex_values, world, slot, i1, at_values * u)
+                deposit(sink, sink.numbers.vertex_values, world, slot, i2, at_values * v)
                 first = scene.vertex_values[world, slot, i0]
                 at_u += wp.dot(at_values, scene.vertex_values[world, slot, i1] - first)
                 at_v += wp.dot(at_values, scene.vertex_values[world, slot, i2] - first)
@@ -161,26 +169,26 @@ def add_parameter_gradient(
 
 @wp.func
 def add_emission_gradient(
-    scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, world: int, material: int, kind: int, index: int, u: float,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, world: int, material: int, kind: int, index: int, u: float,
     v: float, g: wp.vec3,
 ):  # fmt: skip
     """Adds the gradient of emitted radiance; returns that of (u, v)."""
     numbers = scene.materials[world, material]
     constant = wp.vec3(numbers[4], numbers[5], numbers[6])
-    at_constant, at_uv = add_parameter_gradient(scene, tables, grads, world, material, EMISSION, kind, index, u, v, constant, g)
-    add_material(grads, world, material, wp.vec3(0.0, 0.0, 0.0), 0.0, at_constant)
+    at_constant, at_uv = add_parameter_gradient(scene, tables, sink, world, material, EMISSION, kind, index, u, v, constant, g)
+    add_material(sink, world, material, wp.vec3(0.0, 0.0, 0.0), 0.0, at_constant)
     return at_uv
 
 
 @wp.func
-def add_material(grads: SceneNumbers, world: int, material: int, albedo: wp.vec3, alpha: float, emission: wp.vec3):
+def add_material(sink: Sink, world: int, material: int, albedo: wp.vec3, alpha: float, emission: wp.vec3):
     row = material_vector(albedo[0], albedo[1], albedo[2], alpha, emission[0], emission[1], emission[2])
-    wp.atomic_add(grads.materials, world, material, row)
+    deposit(sink, sink.numbers.materials, world, material, row)
 
 
 @wp.func
 def add_surface_gradient(
-    scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, view: int, world: int, moment: Moment, hit: Hit, s: Surface,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, hit: Hit, s: Surface,
     o: wp.vec3, d: wp.vec3, at_position: wp.vec3, at_normal: wp.vec3, at_albedo: wp.vec3, at_alpha: float, at_uv: wp.vec2,
 ):  # fmt: skip
     """Pulls gradients at a hit back to material, geometry, pose; returns those of the ray's origin and direction, and the blend.
@@ -189,14 +197,14 @@ def add_surface_gradient(
     """
     numbers = scene.materials[world, s.material]
     albedo_constant, uv_of_albedo = add_parameter_gradient(
-        scene, tables, grads, world, s.material, ALBEDO, hit.kind, hit.index, hit.u, hit.v,
+        scene, tables, sink, world, s.material, ALBEDO, hit.kind, hit.index, hit.u, hit.v,
         wp.vec3(numbers[0], numbers[1], numbers[2]), at_albedo,
     )  # fmt: skip
     alpha_constant, uv_of_alpha = add_parameter_gradient(
-        scene, tables, grads, world, s.material, ALPHA, hit.kind, hit.index, hit.u, hit.v,
+        scene, tables, sink, world, s.material, ALPHA, hit.kind, hit.index, hit.u, hit.v,
         wp.vec3(numbers[3], 0.0, 0.0), wp.vec3(at_alpha, 0.0, 0.0),
     )  # fmt: skip
-    add_material(grads, world, s.material, albedo_constant, alpha_constant[0], wp.vec3(0.0, 0.0, 0.0))
+    add_material(sink, world, s.material, albedo_constant, alpha_constant[0], wp.vec3(0.0, 0.0, 0.0))
     x_bar = at_position
     a_bar = wp.vec3(0.0, 0.0, 0.0)
     b_bar = wp.vec3(0.0, 0.0, 0.0)
@@ -218,14 +226,14 @@ def add_surface_gradient(
     a_bar += ga
     b_bar += gb
     c_bar += gc
-    at_blend = add_corner_gradients(scene, tables, grads, view, world, moment, hit.kind, hit.index, a_bar, b_bar, c_bar)
+    at_blend = add_corner_gradients(scene, tables, sink, view, world, moment, hit.kind, hit.index, a_bar, b_bar, c_bar)
     return o_bar, d_bar, at_blend
 
 
 @calls_gradients
 @wp.func
 def add_corner_gradients(
-    scene: SceneNumbers, tables: SceneTables, grads: SceneNumbers, view: int, world: int, moment: Moment, kind: int, index: int,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, kind: int, index: int,
     a_bar: wp.vec3, b_bar: wp.vec3, c_bar: wp.vec3,
 ):  # fmt: skip
     """Gradients at the world corners of a face, or at the centre and (b_bar[0]) radius of a sphere; returns that of the blend."""
@@ -233,12 +241,12 @@ def add_corner_gradients(
     if kind == SPHERE:
         ball = scene.spheres[world, index]
         local, at_blend = add_pose_gradient(
-            scene, grads, view, moment, tables.sphere_table[index, 0], wp.vec3(ball[0], ball[1], ball[2]), a_bar
+            scene, sink, view, moment, tables.sphere_table[index, 0], wp.vec3(ball[0], ball[1], ball[2]), a_bar
         )
-        wp.atomic_add(grads.spheres, world, index, wp.vec4(local[0], local[1], local[2], b_bar[0]))
+        deposit(sink, sink.numbers.spheres, world, index, wp.vec4(local[0], local[1], local[2], b_bar[0]))
     else:
         instance = tables.face_table[index, 0]
-        at_blend = add_vertex_gradient(scene, tables, grads, view, world, moment, instance, tables.faces[index, 0], a_bar)
-        at_blend += add_vertex_gradient(scene, tables, grads, view, world, moment, instance, tables.faces[index, 1], b_bar)
-        at_blend += add_vertex_gradient(scene, tables, grads, view, world, moment, instance, tables.faces[index, 2], c_bar)
+        at_blend = add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.faces[index, 0], a_bar)
+        at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.faces[index, 1], b_bar)
+        at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.faces[index, 2], c_bar)
     return at_blend

@@ -111,6 +111,15 @@ def add_texture_gradient(
     wp.atomic_add(grads_texels, world, at.i10, g * (a * (1.0 - b)))
     wp.atomic_add(grads_texels, world, at.i01, g * ((1.0 - a) * b))
     wp.atomic_add(grads_texels, world, at.i11, g * (a * b))
+    return uv_gradient(table, texels, world, texture, uv, g)
+
+
+@wp.func
+def uv_gradient(table: TextureTable, texels: wp.array2d(dtype=wp.vec3), world: int, texture: int, uv: wp.vec2, g: wp.vec3):
+    """The gradient of g . `lookup` in uv."""
+    at = texel_footprint(table, texture, uv)
+    a = at.fraction[0]
+    b = at.fraction[1]
     t00 = texels[world, at.i00]
     t10 = texels[world, at.i10]
     t01 = texels[world, at.i01]

@@ -1,0 +1,87 @@
+"""Where gradients go: added to arrays (reverse mode), or multiplied with a direction and summed (forward mode).
+
+A `Sink` holds arrays laid out as the scene's numbers. In reverse mode they collect gradients. In forward mode they hold a direction in
+which all numbers move; what would have been added is multiplied with it instead, and `collect` gives the sum: the derivative of one
+sample along the direction, of which an image of derivatives is made.
+"""
+
+from typing import Any
+
+import warp as wp
+
+from render.pixel_filter import density_of, filter_reach
+from render.scene_data import SceneNumbers
+
+
+@wp.struct
+class Sink:
+    numbers: SceneNumbers
+    forward: int
+    totals: wp.array(dtype=float)  # (slot,), of forward mode
+    slot: int
+
+
+@wp.func
+def deposit(sink: Sink, target: wp.array(dtype=float), i: int, value: float):
+    if sink.forward != 0:
+        wp.atomic_add(sink.totals, sink.slot, target[i] * value)
+    else:
+        wp.atomic_add(target, i, value)
+
+
+@wp.func
+def deposit(sink: Sink, target: wp.array(dtype=Any), i: int, value: Any):  # noqa: F811
+    if sink.forward != 0:
+        wp.atomic_add(sink.totals, sink.slot, wp.dot(target[i], value))
+    else:
+        wp.atomic_add(target, i, value)
+
+
+@wp.func
+def deposit(sink: Sink, target: wp.array2d(dtype=Any), i: int, j: int, value: Any):  # noqa: F811
+    if sink.forward != 0:
+        wp.atomic_add(sink.totals, sink.slot, wp.dot(target[i, j], value))
+    else:
+        wp.atomic_add(target, i, j, value)
+
+
+@wp.func
+def deposit(sink: Sink, target: wp.array3d(dtype=Any), i: int, j: int, k: int, value: Any):  # noqa: F811
+    if sink.forward != 0:
+        wp.atomic_add(sink.totals, sink.slot, wp.dot(target[i, j, k], value))
+    else:
+        wp.atomic_add(target, i, j, k, value)
+
+
+@wp.func
+def collect(sink: Sink):
+    """What forward mode has summed since the last call."""
+    value = sink.totals[sink.slot]
+    sink.totals[sink.slot] = 0.0
+    return value
+
+
+@wp.func
+def splat(images: wp.array3d(dtype=wp.vec3), view: int, film: wp.vec2, kind: int, size: float, value: wp.vec3):
+    """Adds the value at a film point [film px] to all pixels that feel it: the transpose of pixel_filter.adjoint_at."""
+    reach = filter_reach(kind, size)
+    first_column = wp.max(0, int(wp.ceil(film[0] - reach - 0.5)))
+    last_column = wp.min(images.shape[2] - 1, int(wp.floor(film[0] + reach - 0.5)))
+    first_row = wp.max(0, int(wp.ceil(film[1] - reach - 0.5)))
+    last_row = wp.min(images.shape[1] - 1, int(wp.floor(film[1] + reach - 0.5)))
+    for row in range(first_row, last_row + 1):
+        by_row = density_of(kind, size, film[1] - (float(row) + 0.5))
+        for column in range(first_column, last_column + 1):
+            by_column = density_of(kind, size, film[0] - (float(column) + 0.5))
+            if by_row * by_column > 0.0:
+                wp.atomic_add(images, view, row, column, value * (by_row * by_column))
+
+
+@wp.func
+def near_film(images: wp.array3d(dtype=wp.vec3), film: wp.vec2, kind: int, size: float):
+    """Whether any pixel feels a film point."""
+    reach = filter_reach(kind, size)
+    return (
+        film[0] > -reach and film[1] > -reach
+        and film[0] < float(images.shape[2]) + reach and film[1] < float(images.shape[1]) + reach
+    )  # fmt: skip

@@ -1,0 +1,248 @@
+r"""The ops of the path tracer: images, their gradient, and their derivative along a direction.
+
+The gradient is the sum of an interior part (`render.path_adjoint`) and of boundary parts (`render.primary_boundary`,
+`render.shadow_boundary`), each with random numbers of its own, independent of those of the image: a nonlinear loss of the
+image is not biased by shared noise. Forward mode runs the same kernels, see `render.gradient_sink`.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import warp as wp
+
+from dvc.errors import Unsupported
+from dvc.warp_op import scratch, warp_op
+from render.camera_projection import camera_vector
+from render.edge_sampling import film_importance_kernel, fold_importance_kernel
+from render.gradient_sink import Sink
+from render.intersector import Tracers
+from render.path_adjoint import PathVertex, interior_kernel
+from render.path_radiance import render_kernel
+from render.primary_boundary import primary_boundary_kernel
+from render.scene_data import FilmPlan, SceneNumbers, SceneTables, light_vector, material_vector
+from render.shadow_boundary import shadow_boundary_kernel
+from render.textures import TextureTable
+from render.tiles import launch_parts, thread_count
+
+NUMBERS = ("cameras", "vertices", "positions", "orientations", "exposure", "readout", "materials", "texels", "vertex_values",
+           "spheres", "lights", "environment", "plate")  # fmt: skip
+TABLES = ("faces", "face_table", "corner_uv", "material_table", "sphere_table", "planes", "lamps", "lamp_cdf", "light_kinds",
+          "edges", "texture_table")  # fmt: skip
+PER_VIEW = ("cameras", "positions", "orientations", "exposure", "readout", "plate")
+SHARED = tuple(name for name in (*NUMBERS, *TABLES) if name not in PER_VIEW)
+OUTRUN = (
+    "PathRender: expected bodies that move on the film slower than the readout, got {} edge samples that outrun it; "
+    "remedy: a smaller readout skew or a slower motion"
+)
+
+
+def _numbers(arrays: dict[str, wp.array]) -> SceneNumbers:
+    numbers = SceneNumbers()
+    for name in NUMBERS:
+        setattr(numbers, name, arrays[name])
+    return numbers
+
+
+class _Job:
+    """What all passes have in common."""
+
+    def __init__(self, inputs: Any, *, film: tuple, instances: int, tree_faces: int, has_environment: bool, meshes: bool):
+        self.views = inputs.cameras.shape[0]
+        self.device = inputs.vertices.device
+        self.scene = _numbers({name: getattr(inputs, name) for name in NUMBERS})
+        self.tables = SceneTables()
+        for name in TABLES[:-1]:
+            setattr(self.tables, name, getattr(inputs, name))
+        self.tables.textures = TextureTable()
+        self.tables.textures.table = inputs.texture_table
+        self.tables.has_environment = int(has_environment)
+        self.film = FilmPlan()
+        for name, value in film:
+            setattr(self.film, name, wp.vec2(*value) if isinstance(value, tuple) else value)
+        self.film.views_per_world = self.views // inputs.vertices.shape[0]
+        self.pixels = self.film.width * self.film.height
+        self.seed, self.edges = inputs.seed, inputs.edges.shape[0]
+        self.tracers = Tracers(inputs.vertices, inputs.faces, inputs.face_table, instances, tree_faces, meshes)
+        self.common = [self.scene, self.tables, self.film, self.tracers.tracer, self.seed]
+
+    def differentiate(
+        self, sinks: list[Sink], derivatives: list[wp.array], adjoint: wp.array, boundary_samples: tuple, side_offset: float
+    ) -> None:
+        """Runs interior and boundary passes into the sinks and (forward mode) images of the threads."""
+        views, device, common = self.views, self.device, self.common
+        slots = sinks[0].totals.shape[0]
+        history = [wp.empty((slots, self.film.depth), dtype=PathVertex, device=device) for _ in sinks]
+        launch_parts(
+            interior_kernel, views, self.pixels,
+            lambda t, view, first: [*common, view, first, slots, adjoint, history[t], sinks[t], derivatives[0]], device,
+        )  # fmt: skip
+        if not self.edges:
+            return
+        refused = [wp.zeros(1, dtype=int, device=device) for _ in sinks]
+        primary, shadow, indirect = boundary_samples
+        if primary:
+            seen = [self._sums(film_importance_kernel, view) for view in range(views)]
+            launch_parts(
+                primary_boundary_kernel, views, primary,
+                lambda t, view, first: [
+                    *common, view, first, primary, side_offset, seen[view], adjoint, refused[t], sinks[t], derivatives[t]
+                ],
+                device,
+            )  # fmt: skip
+        if shadow or indirect:
+            folds = [self._sums(fold_importance_kernel, view) for view in range(views)]
+        for sources, count in ((0, shadow), (1, indirect)):
+            if count:
+                launch_parts(
+                    shadow_boundary_kernel, views, count,
+                    lambda t, view, first, sources=sources, count=count: [
+                        *common, view, first, count, sources, folds[view], adjoint, refused[t], sinks[t], derivatives[t]
+                    ],
+                    device,
+                )  # fmt: skip
+        total = sum(int(array.numpy()[0]) for array in refused)
+        if total:
+            raise Unsupported(OUTRUN.format(total))
+
+    def sinks(self, arrays: list[dict[str, wp.array]], forward: bool) -> list[Sink]:
+        made = []
+        for own in arrays:
+            sink = Sink()
+            sink.numbers, sink.forward = _numbers(own), int(forward)
+            sink.totals = wp.zeros(self.pixels if self.device.is_cuda else 1, dtype=float, device=self.device)
+            made.append(sink)
+        return made
+
+    def _sums(self, kernel: Any, view: int) -> wp.array:
+        """Running sums of the edges' importance, in double precision."""
+        importance = wp.empty(self.edges, dtype=float, device=self.device)
+        wp.launch(
+            kernel, self.edges, inputs=[self.scene, self.tables, self.film, view], outputs=[importance], device=self.device
+        )
+        return wp.from_torch(torch.cumsum(wp.to_torch(importance).double(), 0))
+
+
+@warp_op(capture=False, seeds=("seed",), shared=SHARED)
+def render_paths(
+    cameras: wp.array(dtype=camera_vector),
+    vertices: wp.array2d(dtype=wp.vec3),
+    positions: wp.array3d(dtype=wp.vec3),
+    orientations: wp.array3d(dtype=wp.quat),
+    exposure: wp.array(dtype=float),
+    readout: wp.array(dtype=wp.vec2),
+    materials: wp.array2d(dtype=material_vector),
+    texels: wp.array2d(dtype=wp.vec3),
+    vertex_values: wp.array3d(dtype=wp.vec3),
+    spheres: wp.array2d(dtype=wp.vec4),
+    lights: wp.array2d(dtype=light_vector),
+    environment: wp.array(dtype=wp.vec3),
+    plate: wp.array3d(dtype=wp.vec3),
+    seed: wp.array(dtype=int),
+    faces: wp.array2d(dtype=int),
+    face_table: wp.array2d(dtype=int),
+    corner_uv: wp.array2d(dtype=wp.vec2),
+    material_table: wp.array2d(dtype=int),
+    sphere_table: wp.array2d(dtype=int),
+    planes: wp.array(dtype=int),
+    lamps: wp.array(dtype=int),
+    lamp_cdf: wp.array2d(dtype=float),
+    light_kinds: wp.array(dtype=int),
+    edges: wp.array2d(dtype=int),
+    texture_table: wp.array2d(dtype=int),
+    *,
+    film: tuple,
+    instances: int,
+    tree_faces: int,
+    has_environment: bool,
+    meshes: bool,
+    boundary_samples: tuple,
+    side_offset: float,
+):
+    """Images (view, row, column, 3). The leading axis is the view; worlds serve a run of views each."""
+    job = _Job(
+        SimpleNamespace(**locals()), film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment,
+        meshes=meshes,
+    )  # fmt: skip
+    images = scratch((job.views, job.film.height, job.film.width), wp.vec3, zero=False)
+    launch_parts(render_kernel, job.views, job.pixels, lambda t, view, first: [*job.common, view, first, images], job.device)
+    return images
+
+
+@render_paths.adjoint(recompute=False)
+def _render_paths_adjoint(
+    inputs, outputs, *, film, instances, tree_faces, has_environment, meshes, boundary_samples, side_offset
+):
+    job = _Job(inputs, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
+    own = [{name: getattr(inputs, name).grad for name in NUMBERS}]
+    own += [{name: wp.zeros_like(array) for name, array in own[0].items()} for _ in range(thread_count(job.device) - 1)]
+    nothing = wp.empty((0, 0, 0), dtype=wp.vec3, device=job.device)
+    job.differentiate(job.sinks(own, False), [nothing] * len(own), outputs.grad, boundary_samples, side_offset)
+    for arrays in own[1:]:
+        for name, array in arrays.items():
+            if array.size:
+                wp.to_torch(own[0][name], requires_grad=False).add_(wp.to_torch(array, requires_grad=False))
+
+
+@warp_op(capture=False, seeds=("seed",), enable_backward=False,
+         shared=(*SHARED, *(f"d_{name}" for name in NUMBERS if name not in PER_VIEW)))  # fmt: skip
+def derive_paths(
+    cameras: wp.array(dtype=camera_vector),
+    vertices: wp.array2d(dtype=wp.vec3),
+    positions: wp.array3d(dtype=wp.vec3),
+    orientations: wp.array3d(dtype=wp.quat),
+    exposure: wp.array(dtype=float),
+    readout: wp.array(dtype=wp.vec2),
+    materials: wp.array2d(dtype=material_vector),
+    texels: wp.array2d(dtype=wp.vec3),
+    vertex_values: wp.array3d(dtype=wp.vec3),
+    spheres: wp.array2d(dtype=wp.vec4),
+    lights: wp.array2d(dtype=light_vector),
+    environment: wp.array(dtype=wp.vec3),
+    plate: wp.array3d(dtype=wp.vec3),
+    seed: wp.array(dtype=int),
+    faces: wp.array2d(dtype=int),
+    face_table: wp.array2d(dtype=int),
+    corner_uv: wp.array2d(dtype=wp.vec2),
+    material_table: wp.array2d(dtype=int),
+    sphere_table: wp.array2d(dtype=int),
+    planes: wp.array(dtype=int),
+    lamps: wp.array(dtype=int),
+    lamp_cdf: wp.array2d(dtype=float),
+    light_kinds: wp.array(dtype=int),
+    edges: wp.array2d(dtype=int),
+    texture_table: wp.array2d(dtype=int),
+    d_cameras: wp.array(dtype=camera_vector),
+    d_vertices: wp.array2d(dtype=wp.vec3),
+    d_positions: wp.array3d(dtype=wp.vec3),
+    d_orientations: wp.array3d(dtype=wp.quat),
+    d_exposure: wp.array(dtype=float),
+    d_readout: wp.array(dtype=wp.vec2),
+    d_materials: wp.array2d(dtype=material_vector),
+    d_texels: wp.array2d(dtype=wp.vec3),
+    d_vertex_values: wp.array3d(dtype=wp.vec3),
+    d_spheres: wp.array2d(dtype=wp.vec4),
+    d_lights: wp.array2d(dtype=light_vector),
+    d_environment: wp.array(dtype=wp.vec3),
+    d_plate: wp.array3d(dtype=wp.vec3),
+    *,
+    film: tuple,
+    instances: int,
+    tree_faces: int,
+    has_environment: bool,
+    meshes: bool,
+    boundary_samples: tuple,
+    side_offset: float,
+):
+    """Derivative of the images while every number moves along its d_: (view, row, column, 3)."""
+    given = SimpleNamespace(**locals())
+    job = _Job(given, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
+    images = scratch((job.views, job.film.height, job.film.width), wp.vec3, requires_grad=False)
+    threads = thread_count(job.device)
+    direction = {name: getattr(given, f"d_{name}") for name in NUMBERS}
+    derivatives = [images] + [wp.zeros_like(images) for _ in range(threads - 1)]
+    nothing = wp.empty((0, 0, 0), dtype=wp.vec3, device=job.device)
+    job.differentiate(job.sinks([direction] * threads, True), derivatives, nothing, boundary_samples, side_offset)
+    for part in derivatives[1:]:
+        wp.to_torch(images, requires_grad=False).add_(wp.to_torch(part, requires_grad=False))
+    return images
