@@ -34,7 +34,8 @@ def impulse_numbers(
     rotation: Tensor | None = None,
 ) -> Tensor:
     """(world, shape, 16) for ImpulseRollout. Restitution and friction: a number, (world,) or (world, shape); those of a pair
-    are the means of its shapes'. The rest as in ContactScene.numbers; restitution takes the place of dissipation there.
+    are the means of its shapes'. The rest as in ContactScene.numbers; restitution takes the place of dissipation there and
+    a stiffness of 1 shows the share of a contact.
 
     Raises: UserError for a restitution outside [0, 1] and as ContactScene.numbers.
     """
@@ -42,7 +43,9 @@ def impulse_numbers(
     least = float(restitution.detach().amin()) if isinstance(restitution, Tensor) else float(restitution)
     if not 0.0 <= least <= most <= 1.0:
         raise UserError(f"impulse_numbers.restitution: expected 0 to 1, got {least:.4g} to {most:.4g}")
-    return scene.numbers(dissipation=restitution, friction=friction, size=size, position=position, rotation=rotation)
+    return scene.numbers(
+        stiffness=1.0, dissipation=restitution, friction=friction, size=size, position=position, rotation=rotation
+    )
 
 
 class ImpulseTrajectory(NamedTuple):

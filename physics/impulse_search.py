@@ -7,12 +7,14 @@ and opens again within the segment is not seen.
 import warp as wp
 
 from physics.articulation import link_vector
+from physics.contact_law import material_vector
 from physics.contact_shapes import shape_vector, touch
 from physics.contacts import point_of
 from physics.impulse_motion import meeting_velocity, move, place_links
 
 FLYING, RESTING, STRIKING = wp.constant(0), wp.constant(1), wp.constant(2)
-SEARCH = wp.constant(40)
+SEARCH = wp.constant(50)
+SHARE = wp.constant(0)  # of a contact, its place in a material_vector; below one half it is none (as in contact_shapes.touch)
 LEAST_SHARE = wp.constant(1.0e-3)  # of a substep: in less time than this nothing rests
 
 
@@ -37,6 +39,7 @@ def sort_kernel(
     normals: wp.array2d(dtype=wp.vec3),
     arms_a: wp.array2d(dtype=wp.vec3),
     arms_b: wp.array2d(dtype=wp.vec3),
+    materials: wp.array2d(dtype=material_vector),
     turning: wp.array2d(dtype=wp.vec3),
     moving: wp.array2d(dtype=wp.vec3),
     left: wp.array2d(dtype=float),
@@ -51,7 +54,7 @@ def sort_kernel(
     total = int(0)
     for c in range(wp.min(count[w, s], gaps.shape[1])):
         mode = int(FLYING)
-        if gaps[w, c] < skin + rest_speed * h:
+        if gaps[w, c] < skin + rest_speed * h and materials[w, c][SHARE] >= 0.5:
             a = shapes[found[w, s, c][0], 0]
             b = shapes[found[w, s, c][2], 0]
             along = wp.dot(normals[w, c], meeting_velocity(w, a, b, arms_a[w, c], arms_b[w, c], turning, moving))
@@ -156,28 +159,30 @@ def search_kernel(
                 )  # fmt: skip
                 gap_low = wp.max(gap_low, 0.0)
                 which = struck
-                t = high
-                for _ in range(SEARCH):
-                    if high - low > 1.0e-7 * high:
-                        span = gap_low - gap_high
+                sharp = int(0)
+                for step in range(SEARCH):
+                    if sharp == 0 and high - low > 1.0e-7 * left[w, s]:
                         t = 0.5 * (low + high)
-                        if span > 1.0e-12:
-                            t = low + (high - low) * gap_low / span
+                        if step % 3 < 2 and gap_low < 1.0e3 * wp.abs(gap_high):
+                            t = low + (high - low) * gap_low / (gap_low - gap_high)
                         gap, closest = least_gap(
                             w, s, t, x, v, a, pushed, links, tree, shape_numbers, points, values, frame, shapes, found,
                             contacts, modes, trial, trial_rates, turns, places, turning, moving,
                         )  # fmt: skip
-                        which = closest
                         if wp.abs(gap) < 2.0e-8:
-                            low = high
+                            sharp = 1
+                            which = closest
                         elif gap > 0.0:
                             low = t
                             gap_low = gap
                             gap_high = 0.5 * gap_high
                         else:
                             high = t
+                            which = closest
                             gap_high = gap
                             gap_low = 0.5 * gap_low
+                if sharp == 0:
+                    t = high  # where a gap jumps (the share of an edge), behind the jump
     hit[w, s] = which
     time[w, s] = t
     after = done[w, s]

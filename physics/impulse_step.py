@@ -136,7 +136,7 @@ def _find(segment: Segment, broad: BroadPhase, most: wp.array) -> None:
     wp.launch(
         sort_kernel, segment.worlds,
         [
-            scene.shapes, at.found, at.count, s, o.dt, o.substeps, o.rest_speed, o.skin, *at.start_touch[:4],
+            scene.shapes, at.found, at.count, s, o.dt, o.substeps, o.rest_speed, o.skin, *at.start_touch,
             at.begins.turning, at.begins.moving, at.left, at.done,
         ],
         [at.modes, at.rest.contacts, at.rest.count, at.share],
@@ -179,7 +179,7 @@ def _strike(segment: Segment) -> None:
     """The change of rates where something strikes."""
     at, s, o, cone = segment.at, segment.s, segment.o, segment.at.cone
     wp.launch(
-        strike_list_kernel, segment.worlds, [at.hit, at.count, s, o.skin, at.strike_touch.gaps],
+        strike_list_kernel, segment.worlds, [at.hit, at.count, s, o.skin, at.strike_touch.gaps, at.strike_touch.materials],
         [at.strike.contacts, at.strike.count],
     )  # fmt: skip
     segment.strike_problem()

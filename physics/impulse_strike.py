@@ -17,6 +17,7 @@ from physics.articulation import dof_vector, link_vector
 from physics.contact_law import material_vector
 from physics.impulse_motion import meeting_velocity
 from physics.impulse_rest import FRICTION, couple, describe
+from physics.impulse_search import SHARE
 from physics.impulse_solve import cholesky_solve, cone_impulses, cone_multipliers, row
 from physics.inverse_dynamics import inertia_of
 from physics.kinematics import FREE_JOINT, PRISMATIC_JOINT, axis_of, has_quaternion, is_single
@@ -39,6 +40,7 @@ def strike_list_kernel(
     s: int,
     skin: float,
     gaps: wp.array2d(dtype=float),
+    materials: wp.array2d(dtype=material_vector),
     listed: wp.array3d(dtype=int),
     listed_count: wp.array2d(dtype=int),
 ):
@@ -47,7 +49,7 @@ def strike_list_kernel(
     total = int(0)
     if hit[w, s] >= 0:
         for c in range(wp.min(found_count[w, s], gaps.shape[1])):
-            if gaps[w, c] < skin or c == hit[w, s]:
+            if (gaps[w, c] < skin and materials[w, c][SHARE] >= 0.5) or c == hit[w, s]:
                 if total < listed.shape[2]:
                     listed[w, s, total] = c
                 total = total + 1

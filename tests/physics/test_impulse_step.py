@@ -208,7 +208,8 @@ def test_a_cube_struck_at_a_corner_against_a_float64_twin(friction):
 
 def test_a_link_strikes_a_wall():
     """A pendulum of angle q meets the wall x = d: q' turns into -e q'; after it q = q* - e w (t - t*), without gravity."""
-    scene = ContactScene(tree_of([2], [-1]), [Shape("half_space", rotation=(0.0, -(0.5**0.5), 0.0, 0.5**0.5)), Shape("sphere", 0, (0.1,), position=(0.0, 0.0, -1.0))])  # fmt: skip
+    wall_shape = Shape("half_space", rotation=(0.0, -(0.5**0.5), 0.0, 0.5**0.5))
+    scene = ContactScene(tree_of([2], [-1]), [wall_shape, Shape("sphere", 0, (0.1,), position=(0.0, 0.0, -1.0))])
     rate, e, arm, wall = leaf(-1.0), leaf(0.7), leaf(1.0), leaf(0.4)
     zero = torch.zeros_like(arm)
     linkage = plain_linkage(
