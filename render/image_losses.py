@@ -5,6 +5,8 @@ r"""Losses between images (view, row, column, channel), one number a view, in to
     SSIM               mean of (2 mu_I mu_T + C1)(2 cov + C2) / ((mu_I^2 + mu_T^2 + C1)(var_I + var_T + C2)) over all windows,
                        Gaussian of 11 x 11 pixels and sigma 1.5, C1 = (0.01 peak)^2, C2 = (0.03 peak)^2
                        (Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity")
+    MS-SSIM            product over levels of the contrast term (2 cov + C2) / (var_I + var_T + C2) to powers, of SSIM on the
+                       coarsest (Wang et al. 2003, "Multi-scale structural similarity for image quality assessment")
     soft IoU           sum a b / sum (a + b - a b) of two masks in [0, 1]
     PSNR               10 log10(peak^2 / mean (I - T)^2)
 
@@ -16,11 +18,10 @@ loss of the mean: E mean (I - T)^2 = mean (E I - T)^2 + mean var I. Three cases:
 - The adjoint (I - T) is multiplied with a gradient of independent samples, as this project's renderers do in their backward
   pass: the gradient is unbiased, the value is too large by the variance.
 - `unbiased_l2(A, B, T) = mean (A - T)(B - T)` of two independent renders: value and gradient are those of the mean image,
-  whichever seeds the backward pass uses. It may be negative.
+  whether the backward pass of A uses A's samples or new ones (not B's). It may be negative.
 
-Only squares have this cure. The absolute values, SSIM, IoU and PSNR of noisy images keep a bias that falls with the
-samples (for p = 1 with the noise over the residual: pixels near zero residual are pulled by their noise alone). Their
-values are finite everywhere; gradients: |x| has 0 at x = 0; PSNR is infinite, its gradient undefined, for equal images.
+Only squares have this cure. Absolute values, SSIM, IoU and PSNR of noisy images keep a bias that falls with the samples.
+Gradients are those of torch: |x| has 0 at x = 0; PSNR is infinite and has no gradient for equal images.
 """
 
 import torch
@@ -31,6 +32,7 @@ from dvc.errors import UserError
 
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # Burt and Adelson 1983
 WINDOW, WINDOW_SIGMA = 11, 1.5
+MS_POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
 K1, K2 = 0.01, 0.03
 PYRAMIDS, NORMS = ("box", "gaussian"), {"l1": 1, "l2": 2}
 
@@ -158,10 +160,39 @@ def ssim(images: Tensor, target: Tensor, *, peak: float = 1.0) -> Tensor:
     peak: the range of values. Made for values of photographs: linear radiance far above `peak` hardly counts.
     The loss is 1 - ssim.
     """
-    _same("ssim", images, target)
+    similar, _ = _similarity("ssim", images, target, peak)
+    return similar.flatten(1).mean(1)
+
+
+def ms_ssim(images: Tensor, target: Tensor, *, peak: float = 1.0, powers: tuple[float, ...] = MS_POWERS) -> Tensor:
+    """Multi-scale structural similarity, (view,), the mean over channels of the product over levels (box pyramid).
+
+    The five powers of the paper need 176 x 176 pixels; fewer powers, taken from the front, are raised to the same sum of 1.
+    Raises UserError where a level's mean contrast term is not positive (images that are anticorrelated), where powers have no
+    value: the loss 1 - ms_ssim is for images that already resemble each other; begin with `ssim` or `multiscale_loss`.
+    """
+    _same("ms_ssim", images, target)
+    shares = [power / sum(powers) for power in powers]
+    levels = zip(
+        *(image_pyramid(t, len(shares), "box") for t in (images, target.expand_as(images))),
+        strict=True,
+    )
+    product = torch.ones_like(images[:, 0, 0])
+    for level, ((x, y), share) in enumerate(zip(levels, shares)):
+        similar, contrast = _similarity("ms_ssim", x, y, peak)
+        mean = (similar if level == len(shares) - 1 else contrast).mean(2)
+        if not bool((mean.detach() > 0.0).all()):
+            raise UserError(f"ms_ssim: expected images that resemble each other, got a similarity of {float(mean.min()):.3g}")
+        product = product * mean**share
+    return product.mean(1)
+
+
+def _similarity(name: str, images: Tensor, target: Tensor, peak: float) -> tuple[Tensor, Tensor]:
+    """SSIM of every window, and its contrast term alone, each (view, channel, window)."""
+    _same(name, images, target)
     views, rows, columns, channels = images.shape
     if min(rows, columns) < WINDOW:
-        raise UserError(f"ssim: expected at least {WINDOW} x {WINDOW} pixels, got {rows} x {columns}")
+        raise UserError(f"{name}: expected at least {WINDOW} x {WINDOW} pixels, got {rows} x {columns}")
     x, y = (t.permute(0, 3, 1, 2).reshape(-1, 1, rows, columns) for t in (images, target.expand_as(images)))
     # variances do not depend on an offset; without it float32 keeps more of them
     offset = y.detach().mean(dim=(2, 3), keepdim=True)
@@ -172,10 +203,10 @@ def ssim(images: Tensor, target: Tensor, *, peak: float = 1.0) -> Tensor:
     c1, c2 = (K1 * peak) ** 2, (K2 * peak) ** 2
     mx, my = means[0], means[1]
     variances = means[2] - mx * mx + means[3] - my * my
-    covariance = means[4] - mx * my
+    contrast = (2.0 * (means[4] - mx * my) + c2) / (variances + c2)
     mx, my = mx + offset, my + offset
-    similar = (2.0 * mx * my + c1) * (2.0 * covariance + c2) / ((mx * mx + my * my + c1) * (variances + c2))
-    return similar.reshape(views, channels, -1).flatten(1).mean(1)
+    similar = (2.0 * mx * my + c1) / (mx * mx + my * my + c1) * contrast
+    return similar.reshape(views, channels, -1), contrast.reshape(views, channels, -1)
 
 
 def silhouette_iou(mask: Tensor, target: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from render.image_losses import (
     MultiscaleResidual,
     gradient_loss,
     image_pyramid,
+    ms_ssim,
     multiscale_loss,
     psnr,
     silhouette_iou,
@@ -129,8 +130,8 @@ def test_ssim_is_that_of_scikit_image(offset: float, contrast: float) -> None:
     torch.testing.assert_close(ssim(255 * a, 255 * b, peak=255.0), ours, atol=2e-5, rtol=0.0)
 
 
-def ssim_twin(a: np.ndarray, b: np.ndarray) -> float:
-    """Window by window, in double precision, from the paper's equation 13."""
+def ssim_twin(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means by channel of SSIM and of its contrast term, window by window, in double precision (equations 9, 12, 13)."""
     at = np.arange(11) - 5
     w = np.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
     w /= w.sum()
@@ -142,13 +143,32 @@ def ssim_twin(a: np.ndarray, b: np.ndarray) -> float:
                 mx, my = (w * x).sum(), (w * y).sum()
                 vx, vy, cov = (w * (x - mx) ** 2).sum(), (w * (y - my) ** 2).sum(), (w * (x - mx) * (y - my)).sum()
                 c1, c2 = 1e-4, 9e-4
-                values.append((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
-    return float(np.mean(values))
+                contrast = (2 * cov + c2) / (vx + vy + c2)
+                values.append(((2 * mx * my + c1) / (mx**2 + my**2 + c1) * contrast, contrast))
+    similar, contrast = np.reshape(values, (-1, a.shape[2], 2)).mean(0).T
+    return similar, contrast
 
 
 def test_ssim_is_that_of_plain_loops() -> None:
     a, b = picture(0, 14, 13, 1), picture(1, 14, 13, 1)
-    assert float(ssim(a, b)) == pytest.approx(ssim_twin(a[0].double().numpy(), b[0].double().numpy()), abs=1e-6)
+    similar, _ = ssim_twin(a[0].double().numpy(), b[0].double().numpy())
+    assert float(ssim(a, b)) == pytest.approx(similar.mean(), abs=1e-6)
+
+
+def test_ms_ssim_is_the_product_over_levels() -> None:
+    a = picture(0, 26, 23, 1)
+    b = (a + 0.5 * (picture(1, 26, 23, 1) - 0.5)).clamp(0, 1)
+    x, y = (t[0].double().numpy() for t in (a, b))
+    _, fine = ssim_twin(x, y)
+    coarse, _ = ssim_twin(block_means(x), block_means(y))
+    expected = (fine**0.25 * coarse**0.75).mean()
+    assert float(ms_ssim(a, b, powers=(1.0, 3.0))) == pytest.approx(expected, abs=1e-6)
+    assert float(ms_ssim(a, a, powers=(1.0, 3.0))) == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(UserError, match="ms_ssim: expected images that resemble each other, got a similarity of -"):
+        ms_ssim(a, 1 - a, powers=(1.0, 3.0))
+    with pytest.raises(UserError, match="ms_ssim: expected at least 11 x 11 pixels"):
+        ms_ssim(a, a, powers=(1.0, 1.0, 1.0))
+    assert ms_ssim(picture(0, 176, 176, 1), picture(0, 176, 176, 1)).shape == (1,)
 
 
 def test_iou_is_the_share_of_pixels_for_hard_masks() -> None:
@@ -178,6 +198,7 @@ LOSSES = {
     "gradient l1": gradient_loss,
     "gradient l2": lambda a, b: gradient_loss(a, b, norm="l2"),
     "ssim": ssim,
+    "ms_ssim": lambda a, b: ms_ssim(a, 0.5 * a + b, powers=(1.0, 2.0)),
     "iou": lambda a, b: silhouette_iou(a[..., 0], b[..., 0]),
     "psnr": psnr,
     "residual": MultiscaleResidual(3),
@@ -189,6 +210,8 @@ def test_gradient_of_every_loss_in_both_images(name: str) -> None:
     # inside [0, 1] for the masks; for |x|, every pixel and every mean is away from its kink
     a = 0.3 + 0.1 * picture(0)
     b = 0.6 + 0.1 * picture(1)
+    if name == "ms_ssim":
+        a, b = 0.3 + 0.1 * picture(0, 26, 23), 0.3 + 0.1 * picture(1, 26, 23)
     if name == "gradient l1":
         ramp = torch.arange(24.0)[:, None, None] + 2 * torch.arange(19.0)[:, None]
         a = a + 0.2 * ramp
