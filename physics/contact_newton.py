@@ -11,7 +11,8 @@ the end A is that of the solution, exactly, for the adjoint.
 import warp as wp
 
 from physics.articulation import actuator_vector, dof_vector, link_vector
-from physics.contact_law import contact_force, contact_slope, material_vector
+from physics.contact_anchor import anchored_force, anchored_slope
+from physics.contact_law import material_vector
 from physics.mass_matrix import assemble, evaluate, renew_slopes
 from physics.pivoted_lu import pivoted_factorise, pivoted_solve
 
@@ -40,12 +41,13 @@ def merit_with_contacts(
     w: int, s: int, h: float, contacts: int,
     rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float), matrix: wp.array3d(dtype=float),
     gaps: wp.array2d(dtype=float), normals: wp.array2d(dtype=wp.vec3), materials: wp.array2d(dtype=material_vector),
-    jacobian: wp.array3d(dtype=wp.vec3), residual: wp.array2d(dtype=float),
+    stretches: wp.array2d(dtype=wp.vec3), grips: wp.array(dtype=wp.vec2), jacobian: wp.array3d(dtype=wp.vec3),
+    residual: wp.array2d(dtype=float),
 ):  # fmt: skip
     """Takes J^T f off the residual; returns the merit."""
     for c in range(contacts):
         u = relative_velocity(w, s, c, h, rates, accelerations, jacobian)
-        f = contact_force(materials[w, c], gaps[w, c], normals[w, c], u, h)
+        f = anchored_force(materials[w, c], gaps[w, c], normals[w, c], u, h, stretches[w, c], grips[w])
         for i in range(jacobian.shape[2]):
             residual[w, i] = residual[w, i] - wp.dot(jacobian[w, c, i], f)
     merit = float(0.0)
@@ -59,13 +61,15 @@ def add_contacts(
     w: int, s: int, h: float, contacts: int, secant: float,
     rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float),
     gaps: wp.array2d(dtype=float), normals: wp.array2d(dtype=wp.vec3), materials: wp.array2d(dtype=material_vector),
-    jacobian: wp.array3d(dtype=wp.vec3), factors: wp.array4d(dtype=float),
+    stretches: wp.array2d(dtype=wp.vec3), grips: wp.array(dtype=wp.vec2), jacobian: wp.array3d(dtype=wp.vec3),
+    factors: wp.array4d(dtype=float),
 ):  # fmt: skip
     """Their part of A."""
     count = jacobian.shape[2]
     for c in range(contacts):
         u = relative_velocity(w, s, c, h, rates, accelerations, jacobian)
-        slope = contact_slope(materials[w, c], gaps[w, c], normals[w, c], u, h, secant) * (-h)
+        slope = anchored_slope(materials[w, c], gaps[w, c], normals[w, c], u, h, secant, stretches[w, c], grips[w])
+        slope = slope * (-h)
         if wp.ddot(slope, slope) > 0.0:
             for j in range(count):
                 column = jacobian[w, c, j]
@@ -93,6 +97,8 @@ def contact_newton_kernel(
     gaps: wp.array2d(dtype=float),
     normals: wp.array2d(dtype=wp.vec3),
     materials: wp.array2d(dtype=material_vector),
+    stretches: wp.array2d(dtype=wp.vec3),
+    grips: wp.array(dtype=wp.vec2),
     jacobian: wp.array3d(dtype=wp.vec3),
     s: int,
     frame: int,
@@ -114,7 +120,9 @@ def contact_newton_kernel(
         w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, bias,
         matrix, none, none_matrix, residual,
     )  # fmt: skip
-    merit = merit_with_contacts(w, s, h, contacts, rates, accelerations, matrix, gaps, normals, materials, jacobian, residual)
+    merit = merit_with_contacts(
+        w, s, h, contacts, rates, accelerations, matrix, gaps, normals, materials, stretches, grips, jacobian, residual
+    )
     start = float(merit)
     secant = float(0.0)
     done = int(0)
@@ -125,7 +133,9 @@ def contact_newton_kernel(
                 matrix, before, slopes,
             )  # fmt: skip
             assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, none_matrix, factors)
-            add_contacts(w, s, h, contacts, secant, rates, accelerations, gaps, normals, materials, jacobian, factors)
+            add_contacts(
+                w, s, h, contacts, secant, rates, accelerations, gaps, normals, materials, stretches, grips, jacobian, factors
+            )
             pivoted_factorise(w, s, count, factors, order)
             for i in range(count):
                 step[w, i] = residual[w, i]
@@ -142,7 +152,7 @@ def contact_newton_kernel(
                 bias, matrix, none, none_matrix, residual,
             )  # fmt: skip
             trial = merit_with_contacts(
-                w, s, h, contacts, rates, accelerations, matrix, gaps, normals, materials, jacobian, residual
+                w, s, h, contacts, rates, accelerations, matrix, gaps, normals, materials, stretches, grips, jacobian, residual
             )
             fraction = float(1.0)
             for _half in range(HALVINGS):
@@ -155,7 +165,20 @@ def contact_newton_kernel(
                         drives, bias, matrix, none, none_matrix, residual,
                     )  # fmt: skip
                     trial = merit_with_contacts(
-                        w, s, h, contacts, rates, accelerations, matrix, gaps, normals, materials, jacobian, residual
+                        w,
+                        s,
+                        h,
+                        contacts,
+                        rates,
+                        accelerations,
+                        matrix,
+                        gaps,
+                        normals,
+                        materials,
+                        stretches,
+                        grips,
+                        jacobian,
+                        residual,
                     )
             if secant == 0.0 and (small == 1 or (trial <= ROUNDING * start and largest < ROUGH)):
                 done = 1
@@ -166,5 +189,5 @@ def contact_newton_kernel(
         before, slopes,
     )  # fmt: skip
     assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, none_matrix, factors)
-    add_contacts(w, s, h, contacts, 0.0, rates, accelerations, gaps, normals, materials, jacobian, factors)
+    add_contacts(w, s, h, contacts, 0.0, rates, accelerations, gaps, normals, materials, stretches, grips, jacobian, factors)
     pivoted_factorise(w, s, count, factors, order)

@@ -34,6 +34,7 @@ SIZES = {
 }
 CHUNK_STEPS = 64  # substeps a call of the step op
 MOST_PAIRS, MOST_CONTACTS = 4096, 512
+GRIP = (1.0e4, 5.0e-3)  # [N/m], [s], of anchors
 MOST_AT_ONCE = 24  # features of one shape against another, but for points
 
 
@@ -95,6 +96,8 @@ class ContactScene:
                     ab, ba = pair_features(one.kind, other.kind, (one.point_count, other.point_count))
                     features[a, b], features[b, a] = ab, ba
         self.table, self.features = torch.tensor(table, dtype=torch.int32), features
+        ends = features.flatten().cumsum(0, dtype=torch.int32)
+        self.slots = ends.reshape_as(features) - features  # of the anchors of each pair
 
     def _may_touch(self, a: Shape, b: Shape, joined: bool) -> bool:
         if a.link == b.link or not (a.category & b.mask or b.category & a.mask):
@@ -184,6 +187,7 @@ class ContactTrajectory(NamedTuple):
     contacts: Tensor  # near pairs of feature and shape, (world, substep), int32
     remainder: Tensor  # last change of a rate in Newton's method, relative, (world, substep), without gradient
     interval: float  # between nodes [s]
+    anchors: Tensor | None = None  # [m], displacements from the anchors at the end, (world, slot, 3); see ContactRollout
 
 
 class ContactRollout(nn.Module):
@@ -193,8 +197,10 @@ class ContactRollout(nn.Module):
     of shapes and for contacts near each other in one world (None: for all that there can be, at most 4096 and 512);
     chunk: frames a call of the step op; window: frames after which the gradient through the state is cut (None: never).
 
-    forward(state, linkage, numbers, gravity, controls, wrenches, points, grid) -> ContactTrajectory. `numbers` of
-    ContactScene.numbers; points [m] (world, point, 3) in the frames of their shapes, one after the other; grid: SdfGrid.
+    forward(state, linkage, numbers, gravity, controls, wrenches, points, grid, grip, stretch) -> ContactTrajectory. `numbers`
+    of ContactScene.numbers; points [m] (world, point, 3) in the frames of their shapes, one after the other; grid: SdfGrid;
+    with anchors: grip (world, 2), the tangential stiffness [N/m] of a contact and its damping time [s] (None: GRIP), and
+    stretch (world, slot, 3), the displacements to start with, `anchors` of an earlier motion (None: zero).
 
     Gradient: of all inputs, the grid's values and origin included, not its spacing; it leaves out the switches: which face or
     edge a point is nearest to; with `window` also what reaches a frame through its window's first state (`physics.windows`).
@@ -204,7 +210,7 @@ class ContactRollout(nn.Module):
     def __init__(
         self, tree: Topology, scene: ContactScene, *, frame_rate: float, frame_count: int, substeps: int = 1,
         pair_capacity: int | None = None, contact_capacity: int | None = None, chunk: int | None = None,
-        window: int | None = None,
+        window: int | None = None, anchors: bool = False,
     ):  # fmt: skip
         super().__init__()
         if not frame_rate > 0.0 or frame_count < 1 or substeps < 1:
@@ -222,7 +228,7 @@ class ContactRollout(nn.Module):
         most = int(torch.maximum(at_once, points[:, None] * (scene.features > 0)).sum())
         self.contact_capacity = contact_capacity or max(1, min(most, MOST_CONTACTS))
         self.chunk = chunk or max(1, min(CHUNK_STEPS // self.substeps, self.frame_count))
-        self.tables = tables(tree)
+        self.tables, self.anchors = tables(tree), bool(anchors)
 
     def forward(
         self,
@@ -234,6 +240,8 @@ class ContactRollout(nn.Module):
         wrenches: Tensor | None = None,
         points: Tensor | None = None,
         grid: SdfGrid | None = None,
+        grip: Tensor | None = None,
+        stretch: Tensor | None = None,
     ) -> ContactTrajectory:
         tree, scene, q, v = self.tree, self.scene, state.position, state.velocity
         gravity = q.new_tensor([[0.0, 0.0, -9.81]]) if gravity is None else gravity
@@ -249,26 +257,35 @@ class ContactRollout(nn.Module):
         frame = q.new_tensor([[0.0, 0.0, 0.0, 1.0]])
         if grid is not None:
             frame = torch.cat([grid.origin, grid.origin.new_tensor([grid.spacing])])[None]
+        if not self.anchors and not (grip is None and stretch is None):
+            raise UserError("ContactRollout: expected grip and stretch with anchors=True only")
+        slots = int(scene.features.sum()) if self.anchors else 0
+        stretch = q.new_zeros(1, slots, 3) if stretch is None else stretch
+        grip = q.new_tensor([GRIP if self.anchors else (0.0, 0.0)]) if grip is None else grip
+        if self.anchors and not bool((grip.detach()[..., 0] > 0.0).all() and (grip.detach()[..., 1:] >= 0.0).all()):
+            raise UserError(f"ContactRollout.grip: expected a stiffness above 0 and a time of at least 0, got {grip.tolist()}")
         for name, tensor, inner in (
             ("state.position", q, (tree.coordinate_count,)), ("state.velocity", v, (tree.rate_count,)),
             ("gravity", gravity, (3,)),
             ("numbers", numbers, (len(scene.shapes), 16)), ("points", points, (scene.point_count, 3)),
+            ("grip", grip, (2,)), ("stretch", stretch, (slots, 3)),
         ):  # fmt: skip
             if tensor.dim() != 1 + len(inner) or tuple(tensor.shape[1:]) != inner:
                 expected = ", ".join(map(str, ("world", *inner)))
                 raise UserError(f"ContactRollout.{name}: expected shape ({expected}), got {tuple(tensor.shape)}")
         packed = pack_links(linkage), pack_dofs(linkage), pack_actuators(linkage)
-        worlds = world_count(q, v, gravity, controls, wrenches, numbers, points, values, *packed)
-        q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
-        shared = [t.to(q.device) for t in (scene.table, scene.features, *self.tables)]
+        worlds = world_count(q, v, gravity, controls, wrenches, numbers, points, values, grip, stretch, *packed)
+        q, v, stretch = (expand_worlds(t, worlds) for t in (q, v, stretch))
+        shared = [t.to(q.device) for t in (scene.table, scene.features, scene.slots)]
+        tree_tables = [t.to(q.device) for t in self.tables]
         coordinates, rates = [q[:, None]], [v[:, None]]
         contacts: list[Tensor] = []
         remainders: list[Tensor] = []
         for done, frames in calls(self.frame_count, self.chunk, self.window):
-            q, v = carried(done, self.window, q, v)
+            q, v, stretch = carried(done, self.window, q, v, stretch)
             now = [t if t.shape[1] == 1 else t[:, done : done + frames] for t in (controls, wrenches)]
-            next_q, next_v, near, left = contact_step(
-                q, v, *packed, *now, gravity, numbers, points, values, frame, *shared,
+            next_q, next_v, near, left, stretch = contact_step(
+                q, v, *packed, *now, gravity, numbers, points, values, frame, *shared, grip, stretch, *tree_tables,
                 dt=1.0 / (self.frame_rate * self.substeps), substeps=self.substeps, frames=frames,
                 pair_capacity=self.pair_capacity, contact_capacity=self.contact_capacity,
             )  # fmt: skip
@@ -276,4 +293,4 @@ class ContactRollout(nn.Module):
                 parts.append(part)
             q, v = next_q[:, -1], next_v[:, -1]
         c, r, n, e = (torch.cat(parts, dim=1) for parts in (coordinates, rates, contacts, remainders))
-        return ContactTrajectory(c, r, n, e, 1.0 / self.frame_rate)
+        return ContactTrajectory(c, r, n, e, 1.0 / self.frame_rate, stretch if self.anchors else None)

@@ -13,7 +13,8 @@ feature that has only a share of a contact (`contact_edges`) has that share of t
 import warp as wp
 
 from physics.articulation import link_vector
-from physics.contact_law import contact_force, material_vector
+from physics.contact_anchor import anchored_force
+from physics.contact_law import material_vector
 from physics.contact_shapes import POINTS, shape_vector, touch_with_share
 from physics.inverse_dynamics import motion_vector
 from physics.inverse_dynamics import turn_of as motion_turn
@@ -171,6 +172,8 @@ def push_kernel(
     arms_a: wp.array2d(dtype=wp.vec3),
     arms_b: wp.array2d(dtype=wp.vec3),
     materials: wp.array2d(dtype=material_vector),
+    stretches: wp.array2d(dtype=wp.vec3),
+    grips: wp.array(dtype=wp.vec2),
     turning: wp.array2d(dtype=wp.vec3),
     moving: wp.array2d(dtype=wp.vec3),
     loads: wp.array2d(dtype=wp.spatial_vector),
@@ -182,7 +185,7 @@ def push_kernel(
     a = shapes[found[w, s, c][0], 0]
     b = shapes[found[w, s, c][2], 0]
     u = moving[w, a] + wp.cross(turning[w, a], arms_a[w, c]) - moving[w, b] - wp.cross(turning[w, b], arms_b[w, c])
-    f = contact_force(materials[w, c], gaps[w, c], normals[w, c], u, h)
+    f = anchored_force(materials[w, c], gaps[w, c], normals[w, c], u, h, stretches[w, c], grips[w])
     ta = wp.cross(arms_a[w, c], f)
     tb = wp.cross(arms_b[w, c], f)
     wp.atomic_add(loads, w, a, wp.spatial_vector(-f[0], -f[1], -f[2], -ta[0], -ta[1], -ta[2]))
