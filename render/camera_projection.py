@@ -26,6 +26,7 @@ from render.distortion import distort, distort_jacobian, newton_step, require_in
 from render.reversible import reversible
 
 NEAR = wp.constant(1.0e-6)  # a pinhole does not see points closer than this in front of it [m]
+SAME_POINT = wp.constant(0.01)  # far above the error of `undistort`, far below the way across a fold
 
 CAMERA_NUMBERS = 22
 # 0-2 position [m], 3-11 rotation (world to camera, row by row), 12-13 focal x, y [px] or [px/m], 14-15 center [px],
@@ -122,6 +123,20 @@ def undistort(film: wp.vec2, camera: camera_vector):
     if camera[21] != 0.0:
         return d
     return undistort_point(d, distortion_of(camera))
+
+
+@wp.func
+def unfolded(point: wp.vec3, film: wp.vec2, camera: camera_vector):
+    """Whether the film sees a world point at film = film_of(point), a point of the film (or near it).
+
+    A polynomial lens that is monotone over the film may fold over beyond it, and then puts points that lie far outside the view
+    back onto the film, where no ray sees them. Whoever projects points that no ray has found must ask.
+    """
+    if camera[21] != 0.0:
+        return True
+    c = turned_to_camera(point - position_of(camera), camera)
+    n = wp.vec2(c[0] / c[2], c[1] / c[2])
+    return wp.length(undistort(film, camera) - n) < SAME_POINT * (1.0 + wp.length(n))
 
 
 @reversible

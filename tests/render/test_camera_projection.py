@@ -20,6 +20,7 @@ from render.camera_projection import (
     pack_camera,
     ray_of,
     undistort,
+    unfolded,
     weighted_film,
     weighted_ray,
 )
@@ -94,6 +95,20 @@ def ray_gradients(
     by_film[i] = gf
     by_camera[i] = gc
     by_solution[i] = gu
+
+
+@wp.kernel(enable_backward=False)
+def ask_for_folds(
+    points: wp.array(dtype=wp.vec3),
+    camera: wp.array(dtype=camera_vector),
+    films: wp.array(dtype=wp.vec2),
+    seen: wp.array(dtype=int),
+):
+    i = wp.tid()
+    films[i] = film_of(points[i], camera[i])
+    seen[i] = 1
+    if not unfolded(points[i], films[i], camera[i]):
+        seen[i] = 0
 
 
 def array(values: np.ndarray, dtype: type) -> wp.array:
@@ -246,6 +261,30 @@ def test_gradient_of_a_ray_by_every_number(lens: str, orthographic: bool) -> Non
             np.testing.assert_allclose(
                 by_camera[:, number], exact, rtol=1e-3, atol=1e-4 * np.abs(exact).max() + 1e-9, err_msg=str(number)
             )
+
+
+@pytest.mark.parametrize("lens,orthographic", CASES)
+def test_what_a_ray_has_found_is_unfolded(lens: str, orthographic: bool) -> None:
+    film = film_points(300)
+    camera = packed(a_camera(LENSES[lens], orthographic), len(film))
+    _, origins, directions, _, _ = shoot(film, camera, np.ones(len(film)))
+    outputs = [wp.zeros(len(film), dtype=t, device="cpu") for t in (wp.vec2, int)]
+    inputs = [array(origins + 3 * directions, wp.vec3), array(camera, camera_vector)]
+    wp.launch(ask_for_folds, len(film), inputs, outputs, device="cpu")
+    assert outputs[1].numpy().all()
+
+
+def test_a_point_that_the_lens_folds_back_onto_the_film_is_noticed() -> None:
+    """k1 = -0.28 alone folds at r = 1.09: a point at 57 degrees, r = 1.55, is put where one at 29 degrees is seen."""
+    lens = torch.tensor([[-0.28, 0.0, 0.0, 0.0, 0.0]])
+    camera = Camera(torch.zeros(1, 3), torch.eye(3)[None], torch.tensor([600.0]), torch.tensor([[320.0, 240.0]]), False, lens)
+    points = np.array([(r * np.cos(a), r * np.sin(a), 1.0) for a in (0.0, 0.3, 3.0) for r in (0.2, 0.5, 0.55, 1.55, 1.6, 1.7)])
+    outputs = [wp.zeros(len(points), dtype=t, device="cpu") for t in (wp.vec2, int)]
+    inputs = [array(points, wp.vec3), array(packed(camera, len(points)), camera_vector)]
+    wp.launch(ask_for_folds, len(points), inputs, outputs, device="cpu")
+    film, seen = (o.numpy() for o in outputs)
+    assert (film > 0).all() and (film < (WIDTH, HEIGHT)).all()  # all of them land on the film
+    assert seen.reshape(3, 6).tolist() == [[1, 1, 1, 0, 0, 0]] * 3
 
 
 @pytest.mark.parametrize("lens", [name for name in LENSES if name != "none"])
