@@ -66,7 +66,12 @@ _SOURCE = """
     typedef bool VB __attribute__((ext_vector_type(8)));
     typedef float VU __attribute__((ext_vector_type(8), aligned(4)));
 #define RAY_LOAD(p) (V)(*(const VU*)(p))
+#if defined(__AVX__)
+    typedef float VG __attribute__((vector_size(32)));
+#define RAY_MASK(m) unsigned(__builtin_ia32_movmskps256((VG)(m)))
+#else
 #define RAY_MASK(m) unsigned(__builtin_bit_cast(unsigned char, __builtin_convertvector(m, VB)))
+#endif
 #define RAY_FMA(a, b, c) __builtin_elementwise_fma(V(a), V(b), V(c))
 #endif
 #if defined(__CUDA_ARCH__)
@@ -77,6 +82,13 @@ _SOURCE = """
 #define RAY_LOWEST_BIT(m) __builtin_ctz(m)
 #define RAY_MUL(a, b) ((a) * (b))
 #define RAY_SUB(a, b) ((a) - (b))
+#endif
+#if defined(__CUDACC__)
+#define RAY_FETCH(code)
+#else
+#define RAY_FETCH(code) { \\
+        const float* const z = (code) & 15u ? rows.data + size_t((code) >> 4) * 72 : nodes.data + size_t((code) >> 4) * 64; \\
+        for (int line = 0; line < 4; ++line) __builtin_prefetch(z + line * 16); }
 #endif
 #define RAY_LEAST(a, b) ((a) < (b) ? (a) : (b))
 #define RAY_GREATEST(a, b) ((a) > (b) ? (a) : (b))
@@ -136,7 +148,9 @@ _SOURCE = """
             const int* const codes = (const int*)(n + 48);
 #if @ANY@
             while (entered) {
-                stack[waiting++] = unsigned(codes[RAY_LOWEST_BIT(entered)]);
+                const unsigned child = unsigned(codes[RAY_LOWEST_BIT(entered)]);
+                RAY_FETCH(child)
+                stack[waiting++] = child;
                 entered &= entered - 1u;
             }
 #else
@@ -153,6 +167,7 @@ _SOURCE = """
                     Word w;
                     w.f = in[i];
                     const unsigned long long item = ((unsigned long long)(unsigned)w.i << 32) | (unsigned)codes[i];
+                    RAY_FETCH((unsigned)codes[i])
                     int at = waiting++;
                     while (at > first && stack[at - 1] < item) {
                         stack[at] = stack[at - 1];
@@ -178,7 +193,6 @@ _SOURCE = """
             const V a = cx * by - cy * bx, b = ax * cy - ay * cx, c = bx * ay - by * ax, det = a + b + c;
             const V ab0 = RAY_LEAST(a, b), ab1 = RAY_GREATEST(a, b), abc0 = RAY_LEAST(ab0, c), abc1 = RAY_GREATEST(ab1, c);
             const VI inside = ((abc0 >= 0.0f) | (abc1 <= 0.0f)) & (det != 0.0f);
-            if (!RAY_MASK(inside)) continue;
             const V scale = 1.0f / det, u = b * scale, v = c * scale;
             const V t = (a * scale * az + u * bz + v * cz) * sz;
             const VI met = inside & (t > 0.0f) & (t < best);
@@ -187,9 +201,13 @@ _SOURCE = """
 #if @ANY@
             return true;
 #else
-            const V nearest = met ? t : V(best);
-            best = __builtin_reduce_min(nearest);
-            slot = (int)row * 8 + RAY_LOWEST_BIT(RAY_MASK(nearest == best) & hits);
+            // positive numbers are ordered as their bits are, and integers have no NaN to look after
+            Word w;
+            w.f = best;
+            const VI bits = met ? (VI)t : VI(w.i);
+            w.i = __builtin_reduce_min(bits);
+            best = w.f;
+            slot = (int)row * 8 + RAY_LOWEST_BIT(RAY_MASK(bits == w.i));
             *(VU*)us = u;
             *(VU*)vs = v;
 #endif
@@ -248,7 +266,7 @@ _MISS = "{ Word none; none.i = -1; return wp::vec_t<4, wp::float32>(1e30f, none.
 
 def query_source(any_hit: bool, scalar: bool = False) -> str:
     """The snippet of a query; `scalar` takes the loop over lanes under Clang, too."""
-    words = {"@ANY@": int(any_hit), "@SCALAR@": int(scalar), "@STACK@": STACK_SIZE}
+    words: dict[str, object] = {"@ANY@": int(any_hit), "@SCALAR@": int(scalar), "@STACK@": STACK_SIZE}
     words["@MISS@"] = "return false;" if any_hit else _MISS
     source = _SOURCE
     for word, value in words.items():
@@ -265,11 +283,11 @@ def _closest(
     origin: wp.vec3,
     direction: wp.vec3,
     t_max: float,
-) -> wp.vec4: ...
+) -> wp.vec4: ...  # type: ignore[empty-body]
 
 
 @wp.func_native(query_source(any_hit=True))
-def _any(
+def _any(  # type: ignore[empty-body]
     nodes: wp.array(dtype=float),
     rows: wp.array(dtype=float),
     root: int,

@@ -269,8 +269,9 @@ def build_forest(vertices: wp.array, faces: wp.array, face_instance: wp.array, i
         node_order = np.argsort(-levels, kind="stable").astype(np.int32)
         level_ends = np.flatnonzero(np.diff(-levels[node_order], append=1)) + 1
         row_world = np.repeat(np.arange(trees) // instance_count, size[:, 1]).astype(np.int32)
-        kept = np.concatenate([np.arange(s, s + n) for s, n in zip(starts[:-1], counts.numpy())]) if trees else []
-        left_out = np.setdiff1d(np.arange(total), kept, assume_unique=True)
+        filled = counts.numpy()
+        place = np.arange(total) - np.repeat(starts[:-1], np.diff(starts))
+        left_out = np.flatnonzero(place >= np.repeat(filled, np.diff(starts)))
         missing = np.stack([left_out // face_count, boxes.numpy()[left_out, 3].view(np.int32)], axis=1)
     forest = Forest()
     forest.nodes, forest.row_faces = nodes.to(device), row_faces.to(device)

@@ -16,7 +16,7 @@ import warp as wp
 
 NODE_COST = 1.0  # of testing a node's boxes and ordering its children
 ROW_COST = 1.0  # of testing a row of triangles
-LEAF_FACES = 4  # binary nodes with so few faces are not cut
+LEAF_FACES = 2  # binary nodes with so few faces are not cut
 DEPTH_LIMIT = 32  # of cuts by the heuristic; halving comes to at most 27 more: STACK_SIZE > 7 (32 + 27)
 LARGEST = wp.constant(1.0e15)  # coordinates beyond it count as not finite: their products overflow
 EMPTY = wp.constant(1.0e38)  # least coordinate of the box of nothing
@@ -201,7 +201,7 @@ def bound_faces(
     }
     return end - start;
 """)
-def _cut(
+def _cut(  # type: ignore[empty-body]
     start: int,
     stop: int,
     boxes: wp.array(dtype=BOX),
@@ -285,7 +285,7 @@ def _cut(
     sizes.data[2 * tree + 1] = row_end - row_at;
     return node_at << 4;
 """)
-def _widen(
+def _widen(  # type: ignore[empty-body]
     write: bool,
     tree: int,
     start: int,
