@@ -16,7 +16,7 @@ are curves where surfaces cut through each other.
 import warp as wp
 
 from render.bsdf import bsdf_cos
-from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, undistort
+from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
 from render.edge_sampling import CREASE, NOTHING, RIM, choose_edge, edge_at, sight_of, stratum
 from render.gradient_sink import Sink, collect, deposit, near_film, splat
 from render.hits import FAR, blocked, closest, hit_point, offset_origin
@@ -191,6 +191,8 @@ def shadow_boundary_kernel(
         if wp.dot(h, h) == 0.0:
             return
     elif not near_film(derivative, pixel, film.filter_kind, film.filter_size):
+        return
+    if not unfolded(x, at, camera):
         return
     eye = origin_of(at, camera, undistort(at, camera), 0.0)
     to_eye = eye - x
