@@ -78,8 +78,11 @@ class ImpulseRollout(nn.Module):
     Gradient: of the initial state, masses and inertias, sizes and places of shapes, restitution, friction, gravity, all numbers
     of the linkage, controls, wrenches and points; exact derivatives of the discrete motion, times of impact included. It leaves
     out what has no derivative: changes of which contacts strike and in which order, grazing, switches between rest and flight
-    and between sticking and sliding, which face or edge a point is nearest to, and the contacts' small compliances (1e-7 of an
-    impact's; where something rests 1e-2 along and 1e-4 across the normal).
+    and between sticking and sliding, which face or edge a point is nearest to. It also leaves out gaps within the skin of
+    contacts that are struck along with the first one, how a feature's share (`contact_edges`, `contact_rims`) varies (here a
+    feature counts where its share is at least one half, and may appear inside another body: then it is pushed out no faster
+    than rest_speed), and the changes of the contacts' small compliances (1e-7 of an impact's; where something rests 1e-2 along
+    and 1e-4 across the normal).
     Raises: UserError for shapes, and where there is not enough room; Unsupported for a gradient to a grid's values.
     """
 
