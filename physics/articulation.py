@@ -226,26 +226,29 @@ class Tables(NamedTuple):
     """The topology as integer tensors for the kernels. Slot 0 is the world, slot i + 1 is link i."""
 
     tree: Tensor  # (link, 4): slot of the parent, kind, first coordinate, first rate
-    dofs: Tensor  # (rate, 3): slot of the link, 1 where the rate is linear, the rate before it on the way to the root or -1
+    dofs: Tensor  # (rate, 4): slot of the link, 1 where the rate is linear, the rate before it on the way to the root or -1,
+    #               the first of the rates that lead to it one by one
     drives: Tensor  # (actuator, 2): index of the link, kind
 
 
 def tables(tree: Topology, device: torch.device | str = "cpu") -> Tables:
     rows = zip(tree.parents, tree.kinds, tree.first_coordinates, tree.first_rates, strict=True)
-    dofs: list[tuple[int, int, int]] = []
+    dofs: list[tuple[int, int, int, int]] = []
     last = [-1]  # rate of each slot or, where it has none, of what it hangs on
     for link, kind in enumerate(tree.kinds):
         before = last[tree.parents[link] + 1]
         for k in range(RATES[kind]):
-            dofs.append((link + 1, int(kind == PRISMATIC or (kind == FREE and k < 3)), before))
-            before = len(dofs) - 1
+            rate = len(dofs)
+            run = dofs[before][3] if before >= 0 and before == rate - 1 else rate
+            dofs.append((link + 1, int(kind == PRISMATIC or (kind == FREE and k < 3)), before, run))
+            before = rate
         last.append(before)
     drives = list(zip(tree.actuator_links, tree.actuator_kinds, strict=True))
 
     def table(values: list, columns: int) -> Tensor:
         return torch.tensor(values, dtype=torch.int32, device=device).reshape(-1, columns)
 
-    return Tables(table([(p + 1, k, q, v) for p, k, q, v in rows], 4), table(dofs, 3), table(drives, 2))
+    return Tables(table([(p + 1, k, q, v) for p, k, q, v in rows], 4), table(dofs, 4), table(drives, 2))
 
 
 def check_linkage(tree: Topology, linkage: Linkage) -> None:

@@ -19,10 +19,11 @@ NEWTON_TEXT = """
         for (int i = 0; i < nv; ++i) residual[i] = bias[i];
         for (int j = 0; !still && j < nv; ++j) {
             F sum = residual[j] + H[j * nv + j] * a[j];
-            for (int i = up(j); i >= 0; i = up(i)) {
+            const F own = a[j];
+            each_above(j, [&](int i) {
                 sum += H[j * nv + i] * a[i];
-                residual[i] += H[j * nv + i] * a[j];
-            }
+                residual[i] += H[j * nv + i] * own;
+            });
             residual[j] = sum;
         }
         subtract_forces(x, v, a, h, residual);

@@ -29,10 +29,6 @@ FORCES_TEXT = """
         return -p[20] - p[24] * engaged - p[25] * (ramp_bend(high) - ramp_bend(low)) * v;
     };
     auto smoothing = [&](A d) -> F { return largest(d[3], each(1.0e-6f)); };
-    auto friction_force = [&](A d, F v) -> F {
-        const F width = smoothing(d);
-        return -d[1] * v - d[2] * v / root(v * v + width * width);
-    };
     auto friction_slope = [&](A d, F v) -> F {
         const F width = smoothing(d), size = root(v * v + width * width), part = width / size;
         return -d[1] - d[2] * part * part / size;
@@ -94,7 +90,10 @@ FORCES_TEXT = """
         for (int i = 0; i < nv; ++i) {
             const A d = D + 4 * i;
             const F rate = end_rate(v, a, i, h);
-            to[i] -= any(d[2] != 0.0f) ? friction_force(d, rate) : -d[1] * rate;
+            to[i] += d[1] * rate;
+            if (!any(d[2] != 0.0f)) continue;
+            const F width = smoothing(d);
+            to[i] += d[2] * rate / root(rate * rate + width * width);  // apart: the same bits where it is zero
         }
         for (int m = 0; m < na; ++m) {
             const int b = drives.data[2 * m], kind = drives.data[2 * m + 1], i = tree_rows[4 * b + 3];

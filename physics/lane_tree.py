@@ -25,7 +25,11 @@ TREE_TEXT = """
     const int worlds = first.shape[0], slots = links_count + 1;
     const int* const tree_rows = tree.data;
     const int* const dof_rows = dofs.data;
-    auto up = [&](int k) { return dof_rows[3 * k + 2]; };
+    auto up = [&](int k) { return dof_rows[4 * k + 2]; };
+    auto each_above = [&](int k, auto act) {  // for all rates on the way to the root: in runs, which are most of them
+        for (int j = up(k); j >= 0; j = up(j + 1))
+            for (const int run = dof_rows[4 * j + 3]; j >= run; --j) act(j);
+    };
     auto memory = [&](float* data, int size) -> A {  // of this block
 #if defined(__CUDA_ARCH__)
         return {data + block, (size_t)worlds};
@@ -184,18 +188,18 @@ TREE_TEXT = """
             to[5] += s.xy - r.x * d.y - n.x * r.y;
         }
         for (int j = 0; j < nv; ++j) {
-            int slot = dof_rows[3 * j];
-            const bool along = dof_rows[3 * j + 1] == 1;
+            int slot = dof_rows[4 * j];
+            const bool along = dof_rows[4 * j + 1] == 1;
             const V e = vector_at(axes + 3 * j), k = vector_at(firsts + 3 * slot);
             if (with_bias) bias[j] = dot(e, vector_at((along ? forces : moments) + 3 * slot));
             const V force = along ? e * masses[slot] : cross(e, k);
             V moment = along ? cross(k, e) : symmetric_at(seconds + 6 * slot) * e;
             for (int i = j; i >= 0; i = up(i)) {
-                while (slot != dof_rows[3 * i]) {
+                while (slot != dof_rows[4 * i]) {
                     moment += cross(vector_at(arms + 3 * slot), force);
                     slot = tree_rows[4 * (slot - 1)];
                 }
-                H[j * nv + i] = dot(vector_at(axes + 3 * i), dof_rows[3 * i + 1] == 1 ? force : moment);
+                H[j * nv + i] = dot(vector_at(axes + 3 * i), dof_rows[4 * i + 1] == 1 ? force : moment);
             }
             H[j * nv + j] += D[4 * j];
         }
@@ -203,8 +207,8 @@ TREE_TEXT = """
 
     auto assemble_and_factorise = [&](bool with_blocks) {
         for (int k = 0; k < nv; ++k) {
-            for (int i = k; i >= 0; i = up(i)) factors[k * nv + i] = factors[i * nv + k] = H[k * nv + i];
-            factors[k * nv + k] += diagonal[k];
+            each_above(k, [&](int i) { factors[k * nv + i] = factors[i * nv + k] = H[k * nv + i]; });
+            factors[k * nv + k] = H[k * nv + k] + diagonal[k];
         }
         for (int b = 0; with_blocks && b < links_count; ++b) {
             if (tree_rows[4 * b + 1] != 4) continue;
@@ -216,22 +220,22 @@ TREE_TEXT = """
             const A row = factors + k * nv;
             const F pivot = 1.0f / row[k];
             row[k] = pivot;
-            for (int i = up(k); i >= 0; i = up(i)) {
+            each_above(k, [&](int i) {
                 const A other = factors + i * nv;
                 const F ratio = other[k] * pivot;
                 other[k] = ratio;
-                for (int j = up(k); j >= 0; j = up(j)) other[j] -= ratio * row[j];
-            }
+                each_above(k, [&](int j) { other[j] -= ratio * row[j]; });
+            });
         }
     };
     auto solve = [&](A y) {
         for (int k = nv - 1; k >= 0; --k) {
             const F value = y[k];
-            for (int i = up(k); i >= 0; i = up(i)) y[i] -= factors[i * nv + k] * value;
+            each_above(k, [&](int i) { y[i] -= factors[i * nv + k] * value; });
         }
         for (int k = 0; k < nv; ++k) {
             F value = y[k];
-            for (int j = up(k); j >= 0; j = up(j)) value -= factors[k * nv + j] * y[j];
+            each_above(k, [&](int j) { value -= factors[k * nv + j] * y[j]; });
             y[k] = value * factors[k * nv + k];
         }
     };
@@ -239,11 +243,11 @@ TREE_TEXT = """
         for (int k = nv - 1; k >= 0; --k) {
             const F value = y[k] * factors[k * nv + k];
             y[k] = value;
-            for (int j = up(k); j >= 0; j = up(j)) y[j] -= factors[k * nv + j] * value;
+            each_above(k, [&](int j) { y[j] -= factors[k * nv + j] * value; });
         }
         for (int k = 0; k < nv; ++k) {
             F value = y[k];
-            for (int i = up(k); i >= 0; i = up(i)) value -= factors[i * nv + k] * y[i];
+            each_above(k, [&](int i) { value -= factors[i * nv + k] * y[i]; });
             y[k] = value;
         }
     };

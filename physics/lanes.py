@@ -58,8 +58,9 @@ LANES_TEXT = """
         const F first = odd ? c : s, second = odd ? s : c;
         sine = (n & 2) != 0 ? -first : first;
         cosine = ((n + 1) & 2) != 0 ? -second : second;
-        if (!any(absolute(x) > 8192.0f) && !any(x != x)) return;
+        if (!any((absolute(x) <= 8192.0f) == 0)) return;
         for (int l = 0; l < L; ++l) {
+            if (absolute(x)[l] <= 8192.0f) continue;
             sine[l] = wp::sin((float)x[l]);
             cosine[l] = wp::cos((float)x[l]);
         }
