@@ -83,6 +83,7 @@ class ImpulseRollout(nn.Module):
     feature counts where its share is at least one half, and may appear inside another body: then it is pushed out no faster
     than rest_speed), and the changes of the contacts' small compliances (1e-7 of an impact's; where something rests 1e-2 along
     and 1e-4 across the normal).
+    `remainder` is where to look whether the impulses were found: above 1e-6 their gradient is that of an approximation.
     Raises: UserError for shapes, and where there is not enough room; Unsupported for a gradient to a grid's values.
     """
 

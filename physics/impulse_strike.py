@@ -7,6 +7,9 @@ With the rates v before and the mass matrix H (armature included) where the tree
 and Coulomb's law between the impulse and u+ across the normal, for all contacts that touch at that time together
 (`physics.impulse_solve`). Below rest_speed an impact is without restitution, between it and twice that e sets in linearly.
 
+Newton's restitution together with friction may raise the energy of a body that is struck off its centre (Kane and Levinson,
+"Dynamics", 1985); with either alone it does not.
+
 Adjoint: multipliers l = -H^-1 (g + J^T (dF/du)^T k) with N^T k = -J H^-1 g, then the adjoint of the attached residual: momenta
 of the links from dv, impulses taken off at arms that follow the shapes, summed along the joints.
 """
