@@ -9,9 +9,10 @@ friction models", 2002):
     z+  = r(|y| / s) y,         y = z + h u_t
 
 psi(x) is min(x, 1) with a corner rounded over |x - 1| < ROUND: below the part 1 - ROUND of the cone the anchor stays where it
-is, exactly, so that a contact does not creep; the force is C1, never beyond the cone, and where a contact loses touch z has gone
-to zero with f_n. Anchors are kept by slot, one for each feature of each pair of shapes: a contact that is found again finds its
-own. A deepest point of a sphere, capsule or rim is one feature: as the body rolls, its displacement turns with the tangent plane.
+is, exactly, so that a contact does not creep; the force is C1, never beyond the cone, and where a contact loses touch z has
+gone to zero with f_n. Anchors are kept by slot, one for each feature of each pair of shapes: a contact that is found again
+finds its own. A deepest point (of a sphere, a capsule's end, a rim) is one feature: as the body rolls, the point moves on and
+z stays.
 
 Gradient: complete, through the displacements of all steps.
 """
