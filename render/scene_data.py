@@ -75,6 +75,8 @@ class FilmPlan:
     samples: int
     depth: int  # 1: emission, 2: and direct light, 3: and one bounce
     roulette_depth: int  # from which vertex on a path may end by chance
+    shows: int  # what the image is of: 0 radiance, otherwise a group of render.aov_value
+    motion_time: float  # over which motion is measured [s]; below 0: the exposure
 
 
 @wp.struct
