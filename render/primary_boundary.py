@@ -19,6 +19,7 @@ one surface shows).
 
 import warp as wp
 
+from render.aov_value import RADIANCE, shown_value
 from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, ray_of, undistort
 from render.edge_sampling import CREASE, NOTHING, choose_edge, edge_at, sight_of, stratum
 from render.gradient_sink import Sink, collect, deposit, near_film, splat
@@ -81,9 +82,11 @@ def side_radiance(
     scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
     hit: Hit, o: wp.vec3, d: wp.vec3, row: int, column: int, seed: wp.uint32,
 ):  # fmt: skip
-    """What the camera sees at a hit, or behind everything."""
+    """What the camera sees at a hit, or behind everything: radiance, or what `film.shows` says."""
     value = wp.vec3(0.0, 0.0, 0.0)
-    if hit.kind == MISSED and scene.plate.shape[1] > 0:
+    if film.shows != RADIANCE:
+        value = shown_value(scene, tables, film, view, world, moment, hit, o, d)
+    elif hit.kind == MISSED and scene.plate.shape[1] > 0:
         value = scene.plate[view, wp.clamp(row, 0, film.height - 1), wp.clamp(column, 0, film.width - 1)]
     else:
         value = radiance(scene, tables, film, tracer, view, world, moment, hit, o, d, 1, 1, seed)
