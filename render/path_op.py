@@ -13,6 +13,8 @@ import warp as wp
 
 from dvc.errors import Unsupported
 from dvc.warp_op import scratch, warp_op
+from render.ball_boundary import ball_primary_kernel
+from render.ball_shadow import ball_shadow_kernel
 from render.camera_projection import camera_vector
 from render.edge_sampling import film_importance_kernel, fold_importance_kernel
 from render.gradient_sink import Sink
@@ -62,7 +64,7 @@ class _Job:
             setattr(self.film, name, wp.vec2(*value) if isinstance(value, tuple) else value)
         self.film.views_per_world = self.views // inputs.vertices.shape[0]
         self.pixels = self.film.width * self.film.height
-        self.seed, self.edges = inputs.seed, inputs.edges.shape[0]
+        self.seed, self.edges, self.balls = inputs.seed, inputs.edges.shape[0], inputs.sphere_table.shape[0]
         self.tracers = Tracers(inputs.vertices, inputs.faces, inputs.face_table, instances, tree_faces, meshes)
         self.common = [self.scene, self.tables, self.film, self.tracers.tracer, self.seed]
 
@@ -77,10 +79,27 @@ class _Job:
             interior_kernel, views, self.pixels,
             lambda t, view, first: [*common, view, first, slots, adjoint, history[t], sinks[t], derivatives[0]], device,
         )  # fmt: skip
-        if not self.edges:
-            return
-        refused = [wp.zeros(1, dtype=int, device=device) for _ in sinks]
-        primary, shadow, indirect = boundary_samples
+        self.boundaries(sinks, derivatives, adjoint, boundary_samples, side_offset)
+
+    def boundaries(
+        self, sinks: list[Sink], derivatives: list[wp.array], adjoint: wp.array, boundary_samples: tuple, side_offset: float
+    ) -> None:
+        """Runs the passes over edges and outlines of what `film.shows` says."""
+        refused = [wp.zeros(1, dtype=int, device=self.device) for _ in sinks]
+        if self.edges:
+            self._edges(sinks, derivatives, adjoint, boundary_samples, side_offset, refused)
+        if self.balls:
+            self._balls(sinks, derivatives, adjoint, boundary_samples, refused)
+        total = sum(int(array.numpy()[0]) for array in refused)
+        if total:
+            raise Unsupported(OUTRUN.format(total))
+
+    def _edges(
+        self, sinks: list[Sink], derivatives: list[wp.array], adjoint: wp.array, counts: tuple, side_offset: float,
+        refused: list[wp.array],
+    ) -> None:  # fmt: skip
+        views, common = self.views, self.common
+        primary = counts[0]
         if primary:
             seen = [self._sums(film_importance_kernel, view) for view in range(views)]
             launch_parts(
@@ -88,22 +107,40 @@ class _Job:
                 lambda t, view, first: [
                     *common, view, first, primary, side_offset, seen[view], adjoint, refused[t], sinks[t], derivatives[t]
                 ],
-                device,
+                self.device,
             )  # fmt: skip
-        if shadow or indirect:
+        if any(counts[1:]):
             folds = [self._sums(fold_importance_kernel, view) for view in range(views)]
-        for sources, count in ((0, shadow), (1, indirect)):
+        for sources, count in enumerate(counts[1:]):
             if count:
                 launch_parts(
                     shadow_boundary_kernel, views, count,
                     lambda t, view, first, sources=sources, count=count: [
                         *common, view, first, count, sources, folds[view], adjoint, refused[t], sinks[t], derivatives[t]
                     ],
-                    device,
+                    self.device,
                 )  # fmt: skip
-        total = sum(int(array.numpy()[0]) for array in refused)
-        if total:
-            raise Unsupported(OUTRUN.format(total))
+
+    def _balls(
+        self, sinks: list[Sink], derivatives: list[wp.array], adjoint: wp.array, counts: tuple, refused: list[wp.array]
+    ) -> None:
+        each = [-(-count // self.balls) for count in counts]
+        common, primary = self.common, each[0]
+        if primary:
+            launch_parts(
+                ball_primary_kernel, self.views, primary * self.balls,
+                lambda t, view, first: [*common, view, first, primary, adjoint, refused[t], sinks[t], derivatives[t]],
+                self.device,
+            )  # fmt: skip
+        for sources, count in enumerate(each[1:]):
+            if count:
+                launch_parts(
+                    ball_shadow_kernel, self.views, count * self.balls,
+                    lambda t, view, first, sources=sources, count=count: [
+                        *common, view, first, count, sources, adjoint, sinks[t], derivatives[t]
+                    ],
+                    self.device,
+                )  # fmt: skip
 
     def sinks(self, arrays: list[dict[str, wp.array]], forward: bool) -> list[Sink]:
         made = []
