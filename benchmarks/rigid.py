@@ -1,6 +1,6 @@
 """Pendulum chains of 1, 5, 20 links x 1, 64, 1024 worlds, forward + backward, against Newton in the same run.
 
-    python benchmarks/rigid.py [--links 1 5 20] [--worlds 1 64 1024] [--memory]
+    python benchmarks/rigid.py [--links 1 5 20] [--worlds 1 64 1024] [--difftaichi FOLDER] [--memory]
 
 One task for all: links of 0.1 m and 1 kg on parallel axes, let go at 0.1 rad a joint, 10 frames of 10 steps of 1 ms; the loss
 is the sum of the squared joint angles at the end, its gradient goes to the initial angles and to all masses. Throughput in
@@ -10,7 +10,12 @@ Newton's solvers SemiImplicit (maximal coordinates: joints are stiff springs) an
 ours) run with the same step on the same device, all steps on one tape: as they run by themselves, launched from Python ("as it
 is"), and with launches and adjoints captured by us once and replayed ("captured"), which Newton's examples do on CUDA only.
 Beside the times stands each method's d loss / d mass of the last link, for Newton next to central differences of its own loss
-(in the smallest number of worlds). `--memory` prints the growth of resident memory with the horizon in place of the table.
+(in the smallest number of worlds). "Ours, phases" is the same step as one kernel a phase instead of one for all substeps.
+
+`--difftaichi` names the folder `examples` of a clone of github.com/taichi-dev/difftaichi (and needs `pip install taichi`); its
+rigid_body.py then runs beside the smallest case, without controller and ground: one body on one joint to a large one, its own
+loss and step. It is planar, has one world, and its joint is a spring with the relative velocity projected out: only the
+throughput compares. `--memory` prints the growth of resident memory with the horizon in place of the table.
 Prints tables; writes nothing. Exits with 1 where ours is below ten times the throughput of Newton as it is.
 """
 
@@ -71,10 +76,13 @@ def chain(links: int) -> tuple[Topology, Linkage]:
     return tree, linkage
 
 
-def ours(links: int, worlds: int, device: str, frames: int = FRAMES, chunk: int | None = None) -> Run:
+def ours(
+    links: int, worlds: int, device: str, frames: int = FRAMES, chunk: int | None = None, fused: bool | None = None
+) -> Run:
     tree, linkage = chain(links)
     linkage = Linkage(*(t.to(device) for t in linkage))
-    rollout = ArticulatedRollout(tree, frame_rate=1.0 / (DT * STEPS), frame_count=frames, substeps=STEPS, chunk=chunk)
+    horizon = {"frame_rate": 1.0 / (DT * STEPS), "frame_count": frames, "substeps": STEPS}
+    rollout = ArticulatedRollout(tree, **horizon, chunk=chunk, fused=fused)
     q = torch.full((worlds, links), ANGLE, device=device, requires_grad=True)
     mass = torch.ones(worlds, links, device=device, requires_grad=True)
     zero = torch.zeros(worlds, links, device=device)
@@ -179,6 +187,35 @@ def newton(name: str, links: int, worlds: int, device: str, captured: bool, mass
     return Run(replay, slope, "captured")
 
 
+def difftaichi(folder: str) -> Run:
+    """DiffTaichi's own program, as it stands: fields, kernels and loop are its; controller, contact and window are left out."""
+    import importlib
+
+    import taichi as ti
+
+    class NoWindow:
+        def __init__(self, *args: Any, **options: Any):
+            pass
+
+    ti.GUI = NoWindow
+    sys.path.append(folder)
+    sys.argv = ["rigid_body.py", "0", "train"]
+    program: Any = importlib.import_module("rigid_body")
+    program.steps = FRAMES * STEPS + 1
+    program.nn1 = program.nn2 = program.collide = lambda step: None
+    half = 0.5 * LENGTH
+    bodies = [([0.5, 0.8], [10.0, 10.0], 0.0), ([0.5, 0.8 - half], [0.1 * half, half], ANGLE)]
+    program.setup_robot(bodies, [(0, 1, [0.0, 0.0], [0.0, half], -1, 15, 0.0)], 1)
+
+    def go() -> float:
+        program.clear_states()
+        with ti.ad.Tape(program.loss):
+            program.forward(visualize=False)
+        return float(program.loss[None])
+
+    return Run(go, lambda: math.nan, "another model")
+
+
 def on_one_thread(run: Run) -> Run:
     def go() -> float:
         dvc.warp_op.default_threads = 1
@@ -230,6 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--links", type=int, nargs="+", default=[1, 5, 20])
     parser.add_argument("--worlds", type=int, nargs="+", default=[1, 64, 1024])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--difftaichi", metavar="FOLDER")
     parser.add_argument("--memory", action="store_true")
     given = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if given.memory:
@@ -258,6 +296,9 @@ def main(argv: list[str] | None = None) -> int:
                         else:
                             runs[label] = newton(name, links, worlds, given.device, captured)
             runs["ours, 1 thread"] = on_one_thread(runs["ours, 1 thread"])
+            runs["ours, phases"] = ours(links, worlds, given.device, chunk=FRAMES, fused=False)
+            if given.difftaichi and links * worlds == 1:
+                runs["DiffTaichi"] = difftaichi(given.difftaichi)
             times = best_times(runs)
             last |= {name: t / worlds for name, t in times.items()}
             work = links * worlds * FRAMES * STEPS

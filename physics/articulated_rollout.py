@@ -39,8 +39,10 @@ class ArticulatedRollout(nn.Module):
         tree: Topology (of `Robot.topology`). frame_rate [1/s], frame_count, substeps a frame.
         integrator: "implicit" (springs, limits, damping, dry friction and gains at the end of the step), "symplectic" (all of
             them at its beginning: semi-implicit Euler) or "rk4" (smooth systems: free bodies, pendulums).
-        chunk: frames a call of the step op, which keeps the states of its substeps (on CUDA also the factors of their mass
-            matrices, and a long call takes long to trace). None: as many as stay within 64 MB, on CUDA within 128 substeps.
+        chunk: frames a call of the step op, which keeps the states of its substeps (not fused: also the factors of their mass
+            matrices, and a long call takes long to trace). None: as many as fit in 64 MB and, not fused, in 128 substeps.
+        fused: one kernel for all substeps of a call, and one for its adjoint, or some kernels for each substep: the same step
+            and gradient; None: fused on the CPU, where it is measured to be faster (benchmarks/rigid.py), not on CUDA.
         window: frames after which the gradient through the state is cut (truncated windows); None: never.
         controller: optional module `(coordinates (world, nq), rates (world, nv), time) -> controls (world, actuator)`, called
             at the beginning of each frame.
@@ -66,6 +68,7 @@ class ArticulatedRollout(nn.Module):
         chunk: int | None = None,
         window: int | None = None,
         controller: nn.Module | None = None,
+        fused: bool | None = None,
     ):
         super().__init__()
         if integrator not in INTEGRATORS:
@@ -78,7 +81,7 @@ class ArticulatedRollout(nn.Module):
         check_window("ArticulatedRollout.window", window)
         self.tree, self.integrator, self.controller, self.window = tree, integrator, controller, window
         self.frame_rate, self.frame_count = float(frame_rate), int(frame_count)
-        self.substeps, self.chunk = int(substeps), chunk
+        self.substeps, self.chunk, self.fused = int(substeps), chunk, fused
         self.tables = tables(tree)
 
     def extra_repr(self) -> str:
@@ -110,7 +113,8 @@ class ArticulatedRollout(nn.Module):
         q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
         tables_here = tuple(t.to(q.device) for t in self.tables)
         coordinates, rates = [q[:, None]], [v[:, None]]
-        chunk = 1 if self.controller is not None else self.chunk or self._chunk(worlds, not q.is_cuda)
+        fused = not q.is_cuda if self.fused is None else self.fused
+        chunk = 1 if self.controller is not None else self.chunk or self._chunk(worlds, fused)
         for done, frames in calls(self.frame_count, chunk, self.window):
             q, v = carried(done, self.window, q, v)
             if self.controller is not None:
@@ -121,6 +125,7 @@ class ArticulatedRollout(nn.Module):
             next_q, next_v = articulated_step(
                 q, v, *packed, *now, gravity, *tables_here,
                 integrator=self.integrator, dt=1.0 / (self.frame_rate * self.substeps), substeps=self.substeps, frames=frames,
+                fused=fused,
             )  # fmt: skip
             coordinates.append(next_q)
             rates.append(next_v)

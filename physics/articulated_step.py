@@ -4,10 +4,14 @@ r"""Time steps of a tree of rigid bodies: one captured op for the substeps of so
     implicit    R(a) = 0 with tau at its end: springs, limits, damping, dry friction and gains cannot blow up
     rk4         the classical method of fourth order on (q, v), quaternions as four numbers, made unit length at the end
 
-(+) is the exponential map for quaternions. The forward pass solves R(a) = 0 in detached kernels (`physics.mass_matrix`). The
-adjoint goes from the last node to the first: adjoint of the update; multipliers -A^-T da; RNEA once more at the solution
-(`physics.inverse_dynamics`) and its adjoint, seeded with them. Work arrays of a node are used by all; only states and factors
-are kept by node, and only until the op is called again: memory grows with calls.
+(+) is the exponential map for quaternions. `fused` (None: on the CPU) runs all substeps in one kernel and their adjoint in
+another: `physics.fused_step`. Otherwise each substep is some launches, the form below, which steps with contacts share and
+against which the fused one is checked.
+
+The forward pass solves R(a) = 0 in detached kernels (`physics.mass_matrix`). The adjoint goes from the last node to the first:
+adjoint of the update; multipliers -A^-T da; RNEA once more at the solution (`physics.inverse_dynamics`) and its adjoint, seeded
+with them. Work arrays of a node are used by all; only states and factors are kept by node, and only until the op is called
+again: memory grows with calls.
 
 With contacts: `physics.contact_step`, on the same launches.
 """
