@@ -69,6 +69,13 @@ def trace_by_lanes(
     blocked[world, ray] = any_by_lanes(forest.nodes, forest.rows, root, o, d, t_max)
 
 
+@wp.kernel
+def distance_ahead(forest: Forest, origins: wp.array(dtype=wp.vec3), distances: wp.array(dtype=float)):
+    i = wp.tid()
+    hit = closest_in_tree(forest, forest.roots[0, 0], origins[i], wp.vec3(0.0, 0.0, 1.0), 10.0)
+    distances[i] = hit.t
+
+
 def shoot(holder: ForestHolder, origins, directions, t_max=1e9, instance=0, kernel=trace):
     """Faces (world, ray), t, u, v (world, ray, 3), whether anything is hit (world, ray)."""
     o = np.ascontiguousarray(origins, np.float32)
@@ -191,6 +198,53 @@ def test_no_ray_leaks_through_edges_and_vertices(level, shift, kernel):
         found, hits, _ = shoot(holder, o, d, kernel=kernel)
         assert (found >= 0).all(), f"{(found < 0).sum()} of {count} rays leaked"
         assert np.allclose(hits[..., 0], 1.0, atol=1e-4 * (1 + shift))
+
+
+@pytest.mark.parametrize("distance", [3.0, 1e3, 1e5])
+def test_no_ray_from_afar_leaks(distance):
+    rng = np.random.default_rng(5)
+    v, f = icosphere(3)
+    target = at_features(v, f, 200_000, rng)
+    away = target + 0.8 * rng.normal(size=target.shape) * np.linalg.norm(target, axis=1, keepdims=True) / 3**0.5
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    keep = (away * target).sum(axis=1) > 0.3  # rays that miss an edge by rounding still meet the sphere
+    o = (target + distance * away)[keep].astype(np.float32)
+    found, _, _ = shoot(forest(v, f), o, (target[keep] - o).astype(np.float32))
+    assert keep.mean() > 0.5 and (found >= 0).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, 100.0])
+@pytest.mark.parametrize("distance", [2.0, 1e3])
+def test_the_offset_in_the_docstring_keeps_rays_off_their_own_face(distance, shift):
+    rng = np.random.default_rng(6)
+    v, f = icosphere(2)
+    v = v + np.float32(shift)
+    holder = forest(v, f)
+    o = rng.normal(size=(100_000, 3))
+    o = (shift + distance * o / np.linalg.norm(o, axis=1, keepdims=True)).astype(np.float32)
+    d = (shift + rng.uniform(-0.5, 0.5, o.shape) - o).astype(np.float32)
+    face, hits, _ = shoot(holder, o, d)
+    assert (face >= 0).all()
+    a, b, c = (v[f[face[0], k]].astype(np.float64) for k in range(3))
+    normal = np.cross(b - a, c - a)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    point = o.astype(np.float64) + d * hits[0, :, :1]
+    largest = max(np.abs(o).max(), np.abs(v).max())
+    assert np.abs(((point - a) * normal).sum(axis=1)).max() < 3e-7 * (largest + distance)
+    out = rng.normal(size=o.shape)
+    out *= np.sign((out * normal).sum(axis=1, keepdims=True))
+    start = (point + 1e-5 * max(largest, distance) * normal).astype(np.float32)
+    assert not shoot(holder, start, out)[2].any()  # the sphere is convex: nothing is in the way
+
+
+def test_a_kernel_with_a_backward_pass_may_ask():
+    holder = forest(CUBE, CUBE_FACES)
+    o = wp.array(np.zeros((1, 3), np.float32), dtype=wp.vec3, requires_grad=True)
+    distance = wp.zeros(1, dtype=float, requires_grad=True)
+    with wp.Tape() as tape:
+        wp.launch(distance_ahead, 1, [holder.forest, o], [distance])
+    tape.backward(grads={distance: wp.ones(1, dtype=float)})
+    assert distance.numpy()[0] == 1.0 and (o.grad.numpy() == 0).all()
 
 
 def test_rays_along_the_axes_meet_flat_boxes():
