@@ -105,3 +105,10 @@ def test_the_description_is_not_changed():
     before = dataclasses.asdict(spec)
     topology(spec)
     assert dataclasses.asdict(spec) == before
+
+
+def test_rates_on_the_way_to_the_root_pass_over_fixed_links_and_come_in_runs():
+    tree = tree_of([1, 0, 2, 2, 4], [-1, 0, 1, 0, 2])
+    rows = tables(tree).dofs
+    assert rows[:, 2].tolist() == [-1, 0, 1, 2, 3, 4, 5, 5, 6, 8, 9]
+    assert rows[:, 3].tolist() == [0, 0, 0, 0, 0, 0, 0, 7, 8, 8, 8]
