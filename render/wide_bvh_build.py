@@ -289,11 +289,14 @@ def build_forest(vertices: wp.array, faces: wp.array, face_instance: wp.array, i
     return holder
 
 
-def refit_forest(holder: ForestHolder, vertices: wp.array) -> None:
-    """Carry a forest along with vertices that moved, (world, vertex), in place: `holder.forest` is the same struct.
+def refit_forest(holder: ForestHolder, vertices: wp.array) -> bool:
+    """Carry a forest along with vertices that moved, (world, vertex), in place.
 
     A tree keeps its shape, so that queries slow down as neighbours move apart. It is built anew (`rebuild_count` counts that)
     where the cost of a tree has grown by REBUILD_RATIO, or where a face has become finite that was not.
+
+    Returns whether it was built anew. The struct then names new arrays: a struct that `holder.forest` was copied into (Warp
+    copies on assignment) needs it again.
     """
     recovered = 0
     if len(holder.left_out):
@@ -302,9 +305,10 @@ def refit_forest(holder: ForestHolder, vertices: wp.array) -> None:
             wp.launch(count_recovered, len(holder.left_out), [vertices, holder.faces, holder.left_out], [count])
             recovered = int(count.numpy()[0])
     if not recovered and bool((_write(holder, vertices) <= REBUILD_RATIO * holder.costs + 1e-30).all()):
-        return
+        return False
     fresh = build_forest(vertices, holder.faces, holder.face_instance, holder.instance_count)
     for name in ("nodes", "rows", "row_faces", "roots"):
         setattr(holder.forest, name, getattr(fresh.forest, name))
     fresh.forest, fresh.rebuild_count = holder.forest, holder.rebuild_count + 1
     holder.__dict__.update(fresh.__dict__)
+    return True

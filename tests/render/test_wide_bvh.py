@@ -307,7 +307,7 @@ def test_a_refit_is_as_good_as_a_new_forest():
     o, d = some_rays(5000, 4)
     for step in range(1, 6):
         moved = (v * (1 + 0.05 * step * np.sin(3 * v[:, [1, 2, 0]]))).astype(np.float32)
-        refit_forest(holder, wp.array(moved[None], dtype=wp.vec3))
+        assert not refit_forest(holder, wp.array(moved[None], dtype=wp.vec3))
         expected = shoot(forest(moved, f), o, d)
         found = shoot(holder, o, d)
         assert np.array_equal(expected[0], found[0]) and np.array_equal(expected[1], found[1])
@@ -319,7 +319,7 @@ def test_a_forest_that_has_come_apart_is_built_anew():
     holder = forest(v, f)
     fresh = v[np.random.default_rng(0).permutation(2000)[:, None] * 3 + np.arange(3)].reshape(-1, 3)
     o, d = some_rays(2000, 4)
-    refit_forest(holder, wp.array(fresh[None], dtype=wp.vec3))
+    assert refit_forest(holder, wp.array(fresh[None], dtype=wp.vec3))
     assert holder.rebuild_count == 1
     assert np.array_equal(shoot(holder, o, d)[0], shoot(forest(fresh, f), o, d)[0])
 
