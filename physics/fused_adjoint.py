@@ -16,7 +16,9 @@ from physics.articulation import actuator_vector, dof_vector, link_vector
 from physics.lane_forces import FORCE_GRADIENTS_TEXT, FORCES_TEXT
 from physics.lane_steps import STEP_GRADIENTS_TEXT, STEPS_TEXT
 from physics.lane_tree import TREE_TEXT
-from physics.lanes import LANES_TEXT
+from physics.lanes import COMPILER_FLAGS, LANES_TEXT
+
+wp.set_module_options({"cpu_compiler_flags": COMPILER_FLAGS})
 
 GRADIENT_MEMORY_TEXT = """
     const int stages = runge_kutta ? 4 : 1, nodes = frames * substeps * stages;

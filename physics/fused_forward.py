@@ -12,7 +12,9 @@ from physics.articulation import actuator_vector, dof_vector, link_vector
 from physics.lane_forces import FORCES_TEXT
 from physics.lane_steps import STEPS_TEXT
 from physics.lane_tree import TREE_TEXT
-from physics.lanes import LANES_TEXT
+from physics.lanes import COMPILER_FLAGS, LANES_TEXT
+
+wp.set_module_options({"cpu_compiler_flags": COMPILER_FLAGS})
 
 NEWTON_TEXT = """
     auto evaluate = [&](A x, A v, A a, float h, bool still) -> F {  // the residual at a, and its merit

@@ -11,6 +11,7 @@ together on the CPU, worlds together on CUDA.
 """
 
 LANES = 8
+COMPILER_FLAGS = "-march=native"  # without Warp's inlining threshold: as fast, and compiled in a third of the time
 
 LANES_TEXT = """
 #if defined(__clang__)
