@@ -65,9 +65,12 @@ class Tracers:
         """`tree_faces`: how many of the faces, which are ordered by instance, are in trees; the others are planes."""
         self.tracer = Intersector()
         self.tracer.instances, self.tracer.use_meshes = instances, int(meshes)
-        instance_of = face_table[:tree_faces, 0].contiguous()
+        own = faces[:tree_faces] if tree_faces else wp.empty((0, 3), dtype=int, device=vertices.device)  # 0:0 is refused
+        instance_of = wp.empty(0, dtype=int, device=vertices.device)
+        if tree_faces:
+            instance_of = face_table[:tree_faces, 0].contiguous()
         if not meshes:
-            self.holder = build_forest(vertices, faces[:tree_faces], instance_of, instances)
+            self.holder = build_forest(vertices, own, instance_of, instances)
             self.tracer.forest = self.holder.forest
             return
         owner = instance_of.numpy()
