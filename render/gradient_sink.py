@@ -54,6 +54,14 @@ def deposit(sink: Sink, target: wp.array3d(dtype=Any), i: int, j: int, k: int, v
 
 
 @wp.func
+def deposit(sink: Sink, target: wp.array4d(dtype=float), i: int, j: int, k: int, m: int, value: float):  # noqa: F811
+    if sink.forward != 0:
+        wp.atomic_add(sink.totals, sink.slot, target[i, j, k, m] * value)
+    else:
+        wp.atomic_add(target, i, j, k, m, value)
+
+
+@wp.func
 def collect(sink: Sink):
     """What forward mode has summed since the last call."""
     value = sink.totals[sink.slot]

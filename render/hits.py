@@ -9,7 +9,8 @@ import warp as wp
 from render.intersector import Intersector, any_in_instance, closest_in_instance
 from render.placing import corner, instance_orientation, instance_position, to_world
 from render.reversible import reversible
-from render.scene_data import FACE, MISSED, PLANE, SPHERE, Hit, Moment, SceneNumbers, SceneTables
+from render.scene_data import FACE, MISSED, PLANE, SDF, SPHERE, Hit, Moment, SceneNumbers, SceneTables
+from render.sdf_hits import march_sdf, sdf_ray
 
 FAR = wp.constant(1.0e30)
 OFFSET = wp.constant(3.0e-5)  # of the coordinates' size: how far a new ray starts from the surface that it leaves
@@ -116,6 +117,16 @@ def closest(
             hit.t = t
             hit.u = side
             hit.v = 0.0
+    if tables.sdf_table.shape[0] > 0:
+        start = sdf_ray(scene, tables, view, moment, o, 1)
+        along = sdf_ray(scene, tables, view, moment, d, 0)
+        passed = march_sdf(scene, tables, world, start, along, hit.t)
+        if passed.t < hit.t:
+            hit.kind = SDF
+            hit.index = 0
+            hit.t = passed.t
+            hit.u = 0.0
+            hit.v = 0.0
     return hit
 
 
@@ -147,6 +158,12 @@ def blocked(
         center = to_world(scene, view, moment, tables.sphere_table[i, 0], wp.vec3(ball[0], ball[1], ball[2]))
         t, _side = sphere_root(o, d, center, ball[3])
         if t < t_max:
+            return True
+    if tables.sdf_table.shape[0] > 0:
+        start = sdf_ray(scene, tables, view, moment, o, 1)
+        along = sdf_ray(scene, tables, view, moment, d, 0)
+        found = march_sdf(scene, tables, world, start, along, t_max)
+        if found.t < t_max:
             return True
     return False
 

@@ -23,16 +23,18 @@ from render.path_adjoint import PathVertex, interior_kernel
 from render.path_radiance import render_kernel
 from render.primary_boundary import primary_boundary_kernel
 from render.scene_data import FilmPlan, SceneNumbers, SceneTables, light_vector, material_vector
+from render.sdf_boundary import sdf_boundary_kernel
 from render.shadow_boundary import shadow_boundary_kernel
 from render.textures import TextureTable
 from render.tiles import launch_parts, thread_count
 
 NUMBERS = ("cameras", "vertices", "positions", "orientations", "exposure", "readout", "materials", "texels", "vertex_values",
-           "spheres", "lights", "environment", "plate")  # fmt: skip
+           "spheres", "sdf", "lights", "environment", "plate")  # fmt: skip
 TABLES = ("faces", "face_table", "corner_uv", "material_table", "sphere_table", "planes", "lamps", "lamp_cdf", "light_kinds",
-          "edges", "texture_table")  # fmt: skip
+          "edges", "sdf_frame", "sdf_table", "texture_table")  # fmt: skip
 PER_VIEW = ("cameras", "positions", "orientations", "exposure", "readout", "plate")
 SHARED = tuple(name for name in (*NUMBERS, *TABLES) if name not in PER_VIEW)
+BAND = 0.5  # width of the band about an SDF's outline, see render.sdf_boundary
 OUTRUN = (
     "PathRender: expected bodies that move on the film slower than the readout, got {} edge samples that outrun it; "
     "remedy: a smaller readout skew or a slower motion"
@@ -65,6 +67,7 @@ class _Job:
         self.film.views_per_world = self.views // inputs.vertices.shape[0]
         self.pixels = self.film.width * self.film.height
         self.seed, self.edges, self.balls = inputs.seed, inputs.edges.shape[0], inputs.sphere_table.shape[0]
+        self.has_sdf = inputs.sdf_table.shape[0] > 0
         self.tracers = Tracers(inputs.vertices, inputs.faces, inputs.face_table, instances, tree_faces, meshes)
         self.common = [self.scene, self.tables, self.film, self.tracers.tracer, self.seed]
 
@@ -90,6 +93,13 @@ class _Job:
             self._edges(sinks, derivatives, adjoint, boundary_samples, side_offset, refused)
         if self.balls:
             self._balls(sinks, derivatives, adjoint, boundary_samples, refused)
+        if self.has_sdf and any(boundary_samples):
+            shadows = int(any(boundary_samples[1:]))
+            launch_parts(
+                sdf_boundary_kernel, self.views, self.pixels,
+                lambda t, view, first: [*self.common, view, first, BAND, shadows, adjoint, sinks[t], derivatives[t]],
+                self.device,
+            )  # fmt: skip
         total = sum(int(array.numpy()[0]) for array in refused)
         if total:
             raise Unsupported(OUTRUN.format(total))
@@ -172,6 +182,7 @@ def render_paths(
     texels: wp.array2d(dtype=wp.vec3),
     vertex_values: wp.array3d(dtype=wp.vec3),
     spheres: wp.array2d(dtype=wp.vec4),
+    sdf: wp.array4d(dtype=float),
     lights: wp.array2d(dtype=light_vector),
     environment: wp.array(dtype=wp.vec3),
     plate: wp.array3d(dtype=wp.vec3),
@@ -186,6 +197,8 @@ def render_paths(
     lamp_cdf: wp.array2d(dtype=float),
     light_kinds: wp.array(dtype=int),
     edges: wp.array2d(dtype=int),
+    sdf_frame: wp.array(dtype=float),
+    sdf_table: wp.array(dtype=int),
     texture_table: wp.array2d(dtype=int),
     *,
     film: tuple,
@@ -234,6 +247,7 @@ def derive_paths(
     texels: wp.array2d(dtype=wp.vec3),
     vertex_values: wp.array3d(dtype=wp.vec3),
     spheres: wp.array2d(dtype=wp.vec4),
+    sdf: wp.array4d(dtype=float),
     lights: wp.array2d(dtype=light_vector),
     environment: wp.array(dtype=wp.vec3),
     plate: wp.array3d(dtype=wp.vec3),
@@ -248,6 +262,8 @@ def derive_paths(
     lamp_cdf: wp.array2d(dtype=float),
     light_kinds: wp.array(dtype=int),
     edges: wp.array2d(dtype=int),
+    sdf_frame: wp.array(dtype=float),
+    sdf_table: wp.array(dtype=int),
     texture_table: wp.array2d(dtype=int),
     d_cameras: wp.array(dtype=camera_vector),
     d_vertices: wp.array2d(dtype=wp.vec3),
@@ -259,6 +275,7 @@ def derive_paths(
     d_texels: wp.array2d(dtype=wp.vec3),
     d_vertex_values: wp.array3d(dtype=wp.vec3),
     d_spheres: wp.array2d(dtype=wp.vec4),
+    d_sdf: wp.array4d(dtype=float),
     d_lights: wp.array2d(dtype=light_vector),
     d_environment: wp.array(dtype=wp.vec3),
     d_plate: wp.array3d(dtype=wp.vec3),

@@ -16,7 +16,7 @@ from render.scene import Scene
 from render.scene_packing import PackedScene, pack_scene
 
 
-MOVING = ("cameras", "vertices", "positions", "orientations", "exposure", "readout", "spheres", "lights")
+MOVING = ("cameras", "vertices", "positions", "orientations", "exposure", "readout", "spheres", "sdf", "lights")
 
 
 class PathRender(nn.Module):

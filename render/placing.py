@@ -111,6 +111,26 @@ def add_pose_gradient(scene: SceneNumbers, sink: Sink, view: int, moment: Moment
     return at_local, at_blend
 
 
+@wp.func
+def add_turn_gradient(
+    scene: SceneNumbers, sink: Sink, view: int, moment: Moment, instance: int, direction: wp.vec3, g: wp.vec3
+):
+    """Adds the gradient g at the world direction of `direction` to its instance's orientation; returns that of the blend."""
+    at_blend = float(0.0)
+    if instance > 0:
+        row = instance - 1
+        zero = wp.vec3(0.0, 0.0, 0.0)
+        _g0, _g1, gq0, gq1, gblend, _direction, _weight = wp.grad(placed_along)(
+            zero, zero, scene.orientations[view, row, moment.node], scene.orientations[view, row, moment.next], moment.blend,
+            direction, g,
+        )  # fmt: skip
+        deposit(sink, sink.numbers.orientations, view, row, moment.node, gq0)
+        if moment.next != moment.node:
+            deposit(sink, sink.numbers.orientations, view, row, moment.next, gq1)
+            at_blend = gblend
+    return at_blend
+
+
 @calls_gradients
 @wp.func
 def add_vertex_gradient(

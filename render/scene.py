@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dvc.records import Mesh
+from dvc.records import Mesh, SdfGrid
 
 DIFFUSE, CONDUCTOR = "diffuse", "conductor"
 
@@ -79,6 +79,18 @@ class Plane(NamedTuple):
     material: str
 
 
+class SdfBody(NamedTuple):
+    """The solid inside the zero set of a grid of signed distances, in the world's frame, or in its own where it has poses.
+
+    Shapes of `geometry.sdf_shapes` are evaluated on a grid first (`geometry.sdf_stage`), with gradient. Without texture; what it
+    emits is seen, but is not sampled as a light.
+    """
+
+    grid: SdfGrid  # gradient to its values, none to origin and spacing
+    material: str
+    poses: Poses | None = None
+
+
 class PointLight(NamedTuple):
     position: Tensor  # [m], (world, 3)
     intensity: Tensor  # [W/sr], (world, 3)
@@ -90,7 +102,7 @@ class DirectionalLight(NamedTuple):
 
 
 class Scene(NamedTuple):
-    bodies: Sequence[Body | Ball | Plane]
+    bodies: Sequence[Body | Ball | Plane | SdfBody]
     materials: Mapping[str, Material]
     lights: Sequence[PointLight | DirectionalLight] = ()
     environment: Tensor | None = None  # radiance from everywhere, (world, 3)

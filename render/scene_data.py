@@ -14,7 +14,9 @@ material_vector = wp.types.vector(length=7, dtype=float)  # 0-2 albedo, 3 alpha,
 light_vector = wp.types.vector(length=6, dtype=float)
 # point: 0-2 position [m], 3-5 intensity [W/sr]; directional: 0-2 direction of travel, 3-5 irradiance [W/m^2]
 
-MISSED, FACE, SPHERE, PLANE = wp.constant(-1), wp.constant(0), wp.constant(1), wp.constant(2)  # kinds of hit
+MISSED, FACE, SPHERE, PLANE, SDF = (  # kinds of hit
+    wp.constant(-1), wp.constant(0), wp.constant(1), wp.constant(2), wp.constant(3)
+)  # fmt: skip
 LAMP, POINT, DIRECTIONAL, ENVIRONMENT = wp.constant(0), wp.constant(1), wp.constant(2), wp.constant(3)  # kinds of light
 ALBEDO, ALPHA, EMISSION = wp.constant(0), wp.constant(1), wp.constant(2)  # slots of a material's textures and vertex values
 
@@ -33,6 +35,7 @@ class SceneNumbers:
     texels: wp.array2d(dtype=wp.vec3)  # of all textures, (world, texel)
     vertex_values: wp.array3d(dtype=wp.vec3)  # (world, slot, vertex), factors of albedo, alpha and emission
     spheres: wp.array2d(dtype=wp.vec4)  # centre in its instance, radius [m], (world, sphere)
+    sdf: wp.array4d(dtype=float)  # signed distances at a grid's nodes [m], (world, nx, ny, nz); size 0: none
     lights: wp.array2d(dtype=light_vector)  # (world, light)
     environment: wp.array(dtype=wp.vec3)  # radiance from everywhere, (world,)
     plate: wp.array3d(dtype=wp.vec3)  # what the camera sees where it meets nothing, (view, row, column); size 0: environment
@@ -50,6 +53,8 @@ class SceneTables:
     lamp_cdf: wp.array2d(dtype=float)  # (world, lamp), ends at 1
     light_kinds: wp.array(dtype=int)  # POINT or DIRECTIONAL, (light,)
     edges: wp.array2d(dtype=int)  # as geometry.mesh_topology, (edge, 6)
+    sdf_frame: wp.array(dtype=float)  # origin in its instance and spacing of the SDF grid [m], (4,)
+    sdf_table: wp.array(dtype=int)  # its instance and material, (2,); size 0: there is no grid
     textures: TextureTable
     has_environment: int  # whether the environment is sampled as a light
 

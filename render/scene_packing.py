@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Film, Shutter, expand_worlds, world_count
+from geometry.sdf_grid import require_grid
 from geometry.mesh_topology import mesh_topology, require_indices
-from render.scene import CONDUCTOR, DIFFUSE, Ball, Body, DirectionalLight, Material, Plane, PointLight, Poses, Scene
+from render.scene import CONDUCTOR, DIFFUSE, Ball, Body, DirectionalLight, Material, Plane, PointLight, Poses, Scene, SdfBody
 from render.textures import pack_textures
 
 KINDS = {DIFFUSE: 0, CONDUCTOR: 1}
@@ -37,7 +38,12 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
     meshes = [b for b in bodies if isinstance(b, Body)]
     planes = [b for b in bodies if isinstance(b, Plane)]
     balls = [b for b in bodies if isinstance(b, Ball)]
-    moving = [b for b in (*meshes, *balls) if b.poses is not None]
+    solids = [b for b in bodies if isinstance(b, SdfBody)]
+    if len(solids) > 1:
+        raise Unsupported(
+            "Scene.bodies: one SdfBody a scene; remedy: join their grids, or make meshes of the others (isosurface)"
+        )
+    moving = [b for b in (*meshes, *balls, *solids) if b.poses is not None]
     instance_of = {id(b): i + 1 for i, b in enumerate(moving)}
     worlds = _worlds(scene)
     views = _views(moving, camera, shutter, plate, worlds)
@@ -88,7 +94,7 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
         "vertices": all_vertices, "positions": positions, "orientations": orientations, "exposure": exposure,
         "readout": readout, "materials": numbers, "texels": texels, "vertex_values": values,
         "spheres": torch.stack(spheres, dim=1) if spheres else torch.zeros(worlds, 0, 4, device=device),
-        "lights": lights, "environment": expand_worlds(environment, worlds),
+        "sdf": _distances(solids, worlds, device), "lights": lights, "environment": expand_worlds(environment, worlds),
         "plate": _plate(plate, views, film, device),
     }  # fmt: skip
     tables = {
@@ -101,11 +107,34 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
         "lamp_cdf": _lamp_cdf(all_vertices.detach(), faces_of, table_of, lamps, numbers.detach(), values.detach()),
         "light_kinds": light_kinds,
         "edges": torch.cat(edges) if edges else torch.zeros(0, 6, dtype=torch.int32, device=device),
+        "sdf_frame": _sdf_frame(solids, device),
+        "sdf_table": torch.tensor(
+            [n for b in solids for n in (instance_of.get(id(b), 0), rows[b.material])], dtype=torch.int32, device=device
+        ),
         "texture_table": texture_table,
     }  # fmt: skip
     float_arrays = {name: array.float().contiguous() for name, array in float_arrays.items()}
     tables = {name: array.contiguous() for name, array in tables.items()}
     return PackedScene(float_arrays, tables, views, 1 + len(moving), tree_faces)
+
+
+def _distances(solids: list[SdfBody], worlds: int, device: torch.device) -> Tensor:
+    if not solids:
+        return torch.zeros(worlds, 0, 0, 0, device=device)
+    grid = solids[0].grid
+    require_grid("Scene: SdfBody.grid", grid)
+    if not bool(torch.isfinite(grid.values.detach()).all()):
+        raise UserError("Scene: SdfBody.grid.values: expected finite distances, got NaN or infinity")
+    if not bool((grid.values.detach() < 0.0).flatten(1).any(dim=1).all()):
+        raise UserError(
+            "Scene: SdfBody.grid.values: expected a solid (values below 0), got none; remedy: distances are negative inside"
+        )
+    return expand_worlds(grid.values, worlds)
+
+
+def _sdf_frame(solids: list[SdfBody], device: torch.device) -> Tensor:
+    parts = [torch.cat([b.grid.origin.detach(), b.grid.origin.new_tensor([b.grid.spacing])]) for b in solids]
+    return parts[0].to(device) if parts else torch.zeros(0, device=device)
 
 
 def _ordered(bodies: Sequence) -> list:
@@ -114,9 +143,9 @@ def _ordered(bodies: Sequence) -> list:
     def rank(body: object) -> int:
         if isinstance(body, Body):
             return 0 if body.poses is None else 1
-        if isinstance(body, (Plane, Ball)):
+        if isinstance(body, (Plane, Ball, SdfBody)):
             return 2
-        raise UserError(f"Scene.bodies: expected Body, Ball or Plane, got {type(body).__name__}")
+        raise UserError(f"Scene.bodies: expected Body, Ball, Plane or SdfBody, got {type(body).__name__}")
 
     return sorted(bodies, key=rank)
 
@@ -126,6 +155,7 @@ def _worlds(scene: Scene) -> int:
     for body in scene.bodies:
         tensors += [body.mesh.vertices] if isinstance(body, Body) else []
         tensors += [t for t in body if isinstance(t, Tensor)] if isinstance(body, (Ball, Plane)) else []
+        tensors += [body.grid.values] if isinstance(body, SdfBody) else []
     for material in scene.materials.values():
         tensors += [t for t in (material.albedo, material.alpha, material.emission) if isinstance(t, Tensor)]
         tensors += [t.image for t in material if isinstance(t, tuple) and hasattr(t, "image")]
@@ -191,8 +221,10 @@ def _materials(scene: Scene) -> tuple[dict[str, Material], dict[str, int]]:
         chosen = scene.materials[material]
         textures = (chosen.albedo_texture, chosen.alpha_texture, chosen.emission_texture)
         if any(t is not None for t in textures):
-            if isinstance(body, Ball):
-                raise Unsupported(f"Scene.bodies[{number}]: a ball has no texture coordinates; remedy: a mesh (icosphere)")
+            if isinstance(body, (Ball, SdfBody)):
+                raise Unsupported(
+                    f"Scene.bodies[{number}]: a ball or an SDF has no texture coordinates; remedy: a mesh (icosphere)"
+                )
             if isinstance(body, Body) and body.uv is None:
                 raise UserError(
                     f"Scene.bodies[{number}].uv: expected coordinates (face, 3, 2) because material {material!r} has a texture, "

@@ -9,7 +9,21 @@ from render.gradient_sink import Sink, deposit
 from render.hits import barycentric, hit_normal, hit_point
 from render.placing import add_pose_gradient, add_vertex_gradient, corner, to_world
 from render.reversible import calls_gradients, reversible
-from render.scene_data import ALBEDO, ALPHA, EMISSION, SPHERE, Hit, Moment, SceneNumbers, SceneTables, material_vector
+from render.scene_data import (
+    ALBEDO,
+    ALPHA,
+    EMISSION,
+    FACE,
+    PLANE,
+    SDF,
+    SPHERE,
+    Hit,
+    Moment,
+    SceneNumbers,
+    SceneTables,
+    material_vector,
+)
+from render.sdf_hits import pull_sdf_hit, sdf_at, sdf_ray, to_world_axes
 from render.textures import add_texture_gradient, lookup, uv_gradient
 
 
@@ -34,7 +48,7 @@ def modulation(
 ):
     """Texture times vertex value of one parameter at a hit; 1 where it has neither."""
     value = wp.vec3(1.0, 1.0, 1.0)
-    if kind != SPHERE:
+    if kind == FACE or kind == PLANE:
         texture = tables.material_table[material, 3 + slot]
         if texture >= 0:
             uv = tables.corner_uv[index, 0] * (1.0 - u - v) + tables.corner_uv[index, 1] * u + tables.corner_uv[index, 2] * v
@@ -55,7 +69,9 @@ def surface_of(
 ):
     """The surface at the hit of the ray o + t d."""
     s = Surface()
-    if hit.kind == SPHERE:
+    if hit.kind == SDF:
+        s.material = tables.sdf_table[1]
+    elif hit.kind == SPHERE:
         ball = scene.spheres[world, hit.index]
         s.a = to_world(scene, view, moment, tables.sphere_table[hit.index, 0], wp.vec3(ball[0], ball[1], ball[2]))
         s.b = wp.vec3(ball[3], 0.0, 0.0)
@@ -67,7 +83,11 @@ def surface_of(
         s.c = corner(scene, tables, view, world, moment, hit.index, 2)
         s.material = tables.face_table[hit.index, 1]
     s.position = o + d * hit.t
-    s.normal = hit_normal(hit.kind, s.position, s.a, s.b, s.c)
+    if hit.kind == SDF:
+        at = sdf_at(scene, tables, world, sdf_ray(scene, tables, view, moment, s.position, 1))
+        s.normal = to_world_axes(scene, tables, view, moment, wp.normalize(wp.vec3(at[1], at[2], at[3])))
+    else:
+        s.normal = hit_normal(hit.kind, s.position, s.a, s.b, s.c)
     numbers = scene.materials[world, s.material]
     s.kind = tables.material_table[s.material, 0]
     s.two_sided = tables.material_table[s.material, 1]
@@ -122,7 +142,7 @@ def add_parameter_gradient(
     at_constant = g
     at_u = float(0.0)
     at_v = float(0.0)
-    if kind != SPHERE:
+    if kind == FACE or kind == PLANE:
         texture = tables.material_table[material, 3 + slot]
         has_values = ((tables.material_table[material, 6] >> slot) & 1) == 1
         if texture >= 0 or has_values:
@@ -205,12 +225,15 @@ def add_surface_gradient(
         wp.vec3(numbers[3], 0.0, 0.0), wp.vec3(at_alpha, 0.0, 0.0),
     )  # fmt: skip
     add_material(sink, world, s.material, albedo_constant, alpha_constant[0], wp.vec3(0.0, 0.0, 0.0))
+    if hit.kind == SDF:
+        o_bar, d_bar, at_blend = pull_sdf_hit(scene, tables, sink, view, world, moment, hit.t, o, d, at_position, at_normal)
+        return o_bar, d_bar, at_blend
     x_bar = at_position
     a_bar = wp.vec3(0.0, 0.0, 0.0)
     b_bar = wp.vec3(0.0, 0.0, 0.0)
     c_bar = wp.vec3(0.0, 0.0, 0.0)
     uv_bar = at_uv + uv_of_albedo + uv_of_alpha
-    if hit.kind != SPHERE and (uv_bar[0] != 0.0 or uv_bar[1] != 0.0):
+    if (hit.kind == FACE or hit.kind == PLANE) and (uv_bar[0] != 0.0 or uv_bar[1] != 0.0):
         gx, ga, gb, gc, _uv_weight = wp.grad(barycentric_along)(s.position, s.a, s.b, s.c, uv_bar)
         x_bar += gx
         a_bar += ga

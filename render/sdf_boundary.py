@@ -1,0 +1,235 @@
+r"""How an image changes because the outline and the shadows of an SDF move: from rays that pass by it closely.
+
+With phi* the least distance along a ray before it ends, the outline on the film is the curve phi* = 0, which moves outwards by
+-d phi* / |grad phi*|. A curve is the limit of a band (coarea formula):
+
+    d loss = integral over the curve  h (L_in - L_out) v_n  ds
+           = lim  integral over 0 < phi* < eps  w(phi*) h (L_out - L_in) d phi*,        w(s) = (4 - 6 s / eps) / eps
+
+so every sample of a pixel that passes by within eps adds `w h (L_out - L_in)` times the derivative of phi at its nearest point
+x* (t* minimises phi: its own motion does not count). Cf. Wang et al. 2024, "A simple approach to differentiable rendering of
+SDFs", where w = 1 / eps; the first moment of ours is 0, which takes away what is of first order in eps.
+The same holds for the way from a seen point to a light, where L_in = 0.
+
+Bias: of order eps^2; eps is `band` film pixels at the distance of x* (on the way to a light, a share `band` of a cell).
+Left out: outlines seen by way of other surfaces, and where the solid cuts other bodies.
+"""
+
+import warp as wp
+
+from render.camera_projection import camera_vector, depth_of, origin_of, ray_of, undistort
+from render.gradient_sink import Sink, collect, deposit
+from render.hits import closest, offset_origin
+from render.intersector import Intersector
+from render.lights import light_value, sample_light
+from render.path_adjoint import add_time_gradient, ray_along
+from render.path_radiance import SHADOW_END, facing_normal, film_point, film_sample
+from render.primary_boundary import side_radiance
+from render.reversible import calls_gradients
+from render.scene_data import (
+    DIRECTIONAL,
+    ENVIRONMENT,
+    FACE,
+    LAMP,
+    MISSED,
+    POINT,
+    SDF,
+    FilmPlan,
+    Hit,
+    Moment,
+    SceneNumbers,
+    SceneTables,
+    light_vector,
+    moment_at,
+    sample_time,
+)
+from render.sdf_hits import add_sdf_gradient, march_sdf, sdf_at, sdf_ray, to_world_axes
+from render.surface import Surface, add_corner_gradients, add_surface_gradient, surface_of
+
+RIM_DEPTH = wp.constant(0.02)  # of a cell: how far inside the outline its radiance is taken
+
+
+@wp.func
+def band_weight(least: float, width: float):
+    """w of the band: its integral is 1 and its first moment 0."""
+    return (4.0 - 6.0 * least / width) / width
+
+
+@calls_gradients
+@wp.func
+def pull_passing(
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, o: wp.vec3, d: wp.vec3, t: float,
+    weight: float,
+):  # fmt: skip
+    """The gradient weight . d phi at o + t d with t fixed; returns those of o, d and the blend."""
+    y = sdf_ray(scene, tables, view, moment, o + d * t, 1)
+    at_x, at_blend = add_sdf_gradient(scene, tables, sink, view, world, moment, y, weight, wp.vec3(0.0, 0.0, 0.0))
+    return at_x, at_x * t, at_blend
+
+
+@calls_gradients
+@wp.func
+def pull_shadow(
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, moment: Moment, hit: Hit,
+    s: Surface, o: wp.vec3, d: wp.vec3, light: int, index: int, u: float, v: float, end: wp.vec3, t: float, weight: float,
+):  # fmt: skip
+    """The same on the way from a seen point to a light's point `end`; returns the gradients of the camera's ray and blend.
+
+    For lights that are directions `end` is the direction.
+    """
+    x = s.position
+    along = end
+    if light == LAMP or light == POINT:
+        along = end - x
+    x_bar, along_bar, at_blend = pull_passing(scene, tables, sink, view, world, moment, x, along, t, weight)
+    if light == LAMP or light == POINT:
+        x_bar = x_bar - along_bar
+    if light == LAMP:
+        at_blend += add_corner_gradients(
+            scene, tables, sink, view, world, moment, FACE, index, along_bar * (1.0 - u - v), along_bar * u, along_bar * v
+        )
+    elif light == POINT or light == DIRECTIONAL:
+        bar = along_bar
+        if light == DIRECTIONAL:
+            numbers = scene.lights[world, index]
+            raw = wp.vec3(numbers[0], numbers[1], numbers[2])
+            size = wp.length(raw)
+            bar = -(along_bar - raw * (wp.dot(raw, along_bar) / (size * size))) / size
+        zero = float(0.0)
+        deposit(sink, sink.numbers.lights, world, index, light_vector(bar[0], bar[1], bar[2], zero, zero, zero))
+    nothing = wp.vec3(0.0, 0.0, 0.0)
+    o_bar, d_bar, more = add_surface_gradient(
+        scene, tables, sink, view, world, moment, hit, s, o, d, x_bar, nothing, nothing, 0.0, wp.vec2(0.0, 0.0)
+    )
+    return o_bar, d_bar, at_blend + more
+
+
+@wp.kernel(enable_backward=False)
+def sdf_boundary_kernel(
+    scene: SceneNumbers,
+    tables: SceneTables,
+    film: FilmPlan,
+    tracer: Intersector,
+    seed: wp.array(dtype=int),
+    view: int,
+    first: int,
+    band: float,
+    shadows: int,
+    adjoint: wp.array3d(dtype=wp.vec3),
+    sink: Sink,
+    derivative: wp.array3d(dtype=wp.vec3),
+):
+    """Pixels first, first + 1, ... of one view; shadows: whether lights are looked for, too."""
+    pixel = wp.tid() + first
+    row = pixel / film.width
+    column = pixel - row * film.width
+    world = view / film.views_per_world
+    share = 1.0 / float(film.samples)
+    h = wp.vec3(share, share, share)
+    if sink.forward == 0:
+        h = adjoint[view, row, column] * share
+        if wp.dot(h, h) == 0.0:
+            return
+    state = wp.rand_init(seed[view] + 0x2545F491, view * film.width * film.height + pixel)
+    shift = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
+    camera = scene.cameras[view]
+    sink.slot = wp.tid() % sink.totals.shape[0]
+    cell = tables.sdf_frame[3]
+    total = wp.vec3(0.0, 0.0, 0.0)
+    for k in range(film.samples):
+        u = film_sample(shift, k)
+        at = film_point(film, row, column, u)
+        time = sample_time(film, scene.exposure[view], scene.readout[view], at, u[2] - 0.5)
+        moment = moment_at(scene.positions.shape[2], film.node_interval, time)
+        plane = undistort(at, camera)
+        o = origin_of(at, camera, plane, 0.0)
+        d = ray_of(at, camera, plane)
+        hit = closest(scene, tables, tracer, view, world, moment, o, d)
+
+        # 1. the camera's ray
+        passed = march_sdf(
+            scene, tables, world, sdf_ray(scene, tables, view, moment, o, 1), sdf_ray(scene, tables, view, moment, d, 0), hit.t
+        )
+        near = o + d * passed.t_least
+        width = band / (film.scale * camera[12])
+        if camera[21] == 0.0:
+            width = width * wp.max(depth_of(near, camera), 0.0)
+        if passed.least < width:
+            at_near = sdf_at(scene, tables, world, sdf_ray(scene, tables, view, moment, near, 1))
+            n = to_world_axes(scene, tables, view, moment, wp.normalize(wp.vec3(at_near[1], at_near[2], at_near[3])))
+            inside = near - n * (passed.least + RIM_DEPTH * cell) - o
+            rim = closest(scene, tables, tracer, view, world, moment, o, inside)
+            if rim.kind == SDF:
+                outer = side_radiance(
+                    scene,
+                    tables,
+                    film,
+                    tracer,
+                    view,
+                    world,
+                    moment,
+                    hit,
+                    o,
+                    d,
+                    row,
+                    column,
+                    wp.rand_init(int(state), 4 * k + 1),
+                )
+                inner = side_radiance(
+                    scene, tables, film, tracer, view, world, moment, rim, o, inside, row, column,
+                    wp.rand_init(int(state), 4 * k + 2),
+                )  # fmt: skip
+                weight = share * band_weight(passed.least, width)
+                if sink.forward == 0:
+                    weight = wp.dot(outer - inner, h) * band_weight(passed.least, width)
+                o_bar, d_bar, at_blend = pull_passing(scene, tables, sink, view, world, moment, o, d, passed.t_least, weight)
+                add_time_gradient(sink, film, view, at, u[2] - 0.5, at_blend)
+                _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, camera, plane, o_bar, d_bar)
+                deposit(sink, sink.numbers.cameras, view, at_camera)
+                if sink.forward != 0:
+                    total += (outer - inner) * collect(sink)
+
+        # 2. the way from there to a light
+        if shadows != 0 and hit.kind != MISSED:
+            s = surface_of(scene, tables, view, world, moment, hit, o, d)
+            wi = -wp.normalize(d)
+            lottery = wp.rand_init(int(state), 4 * k + 3)
+            sample = sample_light(
+                scene, tables, view, world, moment, s.position, facing_normal(s.normal, wi), wp.randf(lottery),
+                wp.randf(lottery), wp.randf(lottery),
+            )  # fmt: skip
+            if sample.kind >= 0:
+                value = sample.weight * light_value(
+                    sample.kind, s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, s.position, wi, sample.a,
+                    sample.b, sample.c, sample.u, sample.v, sample.radiance,
+                )  # fmt: skip
+                start = offset_origin(s.position, s.normal, sample.direction)
+                reach = sample.distance * SHADOW_END
+                if wp.dot(value, value) > 0.0:
+                    passing = march_sdf(
+                        scene, tables, world, sdf_ray(scene, tables, view, moment, start, 1),
+                        sdf_ray(scene, tables, view, moment, sample.direction, 0), reach,
+                    )  # fmt: skip
+                    gap = band * cell
+                    if passing.least < gap and passing.t > reach:
+                        free = closest(scene, tables, tracer, view, world, moment, start, sample.direction)
+                        if free.t > reach:
+                            end = sample.direction
+                            t = passing.t_least
+                            if sample.kind == LAMP or sample.kind == POINT:
+                                end = s.position + sample.direction * sample.distance
+                                t = t / sample.distance
+                            weight = share * band_weight(passing.least, gap)
+                            if sink.forward == 0:
+                                weight = wp.dot(value, h) * band_weight(passing.least, gap)
+                            o_bar, d_bar, at_blend = pull_shadow(
+                                scene, tables, film, sink, view, world, moment, hit, s, o, d, sample.kind, sample.index,
+                                sample.u, sample.v, end, t, weight,
+                            )  # fmt: skip
+                            add_time_gradient(sink, film, view, at, u[2] - 0.5, at_blend)
+                            _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, camera, plane, o_bar, d_bar)
+                            deposit(sink, sink.numbers.cameras, view, at_camera)
+                            if sink.forward != 0:
+                                total += value * collect(sink)
+    if sink.forward != 0:
+        derivative[view, row, column] = derivative[view, row, column] + total
