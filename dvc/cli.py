@@ -30,6 +30,16 @@ examples:
   diffvc run experiment=mine --config-dir my_configs      (my_configs/mine.yaml or my_configs/experiment/mine.yaml)
   diffvc run resume=runs/pendulum_video/TIME              (goes on from the last checkpoint)
 """
+_RENDER_SETTINGS = """\
+settings, as key=value (those left out are the scene file's):
+  out=image.png     .png, .exr or .npz, several separated by commas    samples=N depth=N seed=N
+  width=N height=N  one of them keeps the proportions                  exposure=STOPS (of a PNG)
+  aov=depth,normal  further images: depth position normal albedo mask motion instance
+  device=auto       threads=N progress=true
+examples:
+  diffvc render cornell_box
+  diffvc render textured out=small.png,small.exr width=320 samples=32 aov=depth,normal
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -209,6 +219,13 @@ def _data(options: argparse.Namespace) -> int:
     return 0
 
 
+def _render(options: argparse.Namespace) -> int:
+    from dvc.cli_render import render
+
+    render(options.scene, options.overrides)
+    return 0
+
+
 # -- parsing ----------------------------------------------------------------------------------------------------------
 def _add_configuration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="experiment=NAME and settings")
@@ -252,12 +269,19 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="items to fetch (default: all)")
 
 
+def _render_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scene", metavar="SCENE", help="a YAML file, or a scene of the package: cornell_box, textured")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, see below")
+    parser.epilog = _RENDER_SETTINGS
+
+
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
     "run": (_run, _run_arguments, "run an experiment, print the recovered parameters and the path of the report"),
     "list": (_list, _add_config_dir, "list the experiments with their claims"),
     "check": (_check, _check_arguments, "compare every gradient of an experiment with finite differences"),
     "horizon": (_horizon, _horizon_arguments, "how the gradient grows with the horizon, and how far it can be trusted"),
     "describe": (_describe, _describe_arguments, "print the stages of an experiment and their wiring"),
+    "render": (_render, _render_arguments, "render a scene file to PNG, EXR or NPZ"),
     "report": (_report, _report_arguments, "build report.html of a finished run anew"),
     "data": (_data, _data_arguments, "list the data items and where they lie; `diffvc data fetch [NAME]` downloads"),
 }
