@@ -26,7 +26,7 @@ from render.scene_data import FilmPlan, SceneNumbers, SceneTables, light_vector,
 from render.sdf_boundary import sdf_boundary_kernel
 from render.shadow_boundary import shadow_boundary_kernel
 from render.textures import TextureTable
-from render.tiles import launch_parts, thread_count
+from render.tiles import LARGEST_LAUNCH, launch_parts, thread_count
 
 NUMBERS = ("cameras", "vertices", "positions", "orientations", "exposure", "readout", "materials", "texels", "vertex_values",
            "spheres", "sdf", "lights", "environment", "plate")  # fmt: skip
@@ -34,7 +34,7 @@ TABLES = ("faces", "face_table", "corner_uv", "material_table", "sphere_table", 
           "edges", "sdf_frame", "sdf_table", "texture_table")  # fmt: skip
 PER_VIEW = ("cameras", "positions", "orientations", "exposure", "readout", "plate")
 SHARED = tuple(name for name in (*NUMBERS, *TABLES) if name not in PER_VIEW)
-BAND = 0.5  # width of the band about an SDF's outline, see render.sdf_boundary
+BAND = 0.25  # width of the band about an SDF's outline, see render.sdf_boundary
 OUTRUN = (
     "PathRender: expected bodies that move on the film slower than the readout, got {} edge samples that outrun it; "
     "remedy: a smaller readout skew or a slower motion"
@@ -76,7 +76,7 @@ class _Job:
     ) -> None:
         """Runs interior and boundary passes into the sinks and (forward mode) images of the threads."""
         views, device, common = self.views, self.device, self.common
-        slots = sinks[0].totals.shape[0]
+        slots = self.pixels if device.is_cuda else 1
         history = [wp.empty((slots, self.film.depth), dtype=PathVertex, device=device) for _ in sinks]
         launch_parts(
             interior_kernel, views, self.pixels,
@@ -157,7 +157,7 @@ class _Job:
         for own in arrays:
             sink = Sink()
             sink.numbers, sink.forward = _numbers(own), int(forward)
-            sink.totals = wp.zeros(self.pixels if self.device.is_cuda else 1, dtype=float, device=self.device)
+            sink.totals = wp.zeros(LARGEST_LAUNCH if self.device.is_cuda else 1, dtype=float, device=self.device)
             made.append(sink)
         return made
 

@@ -11,7 +11,7 @@ x* (t* minimises phi: its own motion does not count). Cf. Wang et al. 2024, "A s
 SDFs", where w = 1 / eps; the first moment of ours is 0, which takes away what is of first order in eps.
 The same holds for the way from a seen point to a light, where L_in = 0.
 
-Bias: of order eps^2; eps is `band` film pixels at the distance of x* (on the way to a light, a share `band` of a cell).
+Bias: of order eps^2; eps is `band` film pixels at the distance of x* (on the way to a light: of the seen point).
 Left out: outlines seen by way of other surfaces, and where the solid cuts other bodies.
 """
 
@@ -210,7 +210,9 @@ def sdf_boundary_kernel(
                         scene, tables, world, sdf_ray(scene, tables, view, moment, start, 1),
                         sdf_ray(scene, tables, view, moment, sample.direction, 0), reach,
                     )  # fmt: skip
-                    gap = band * cell
+                    gap = band / (film.scale * camera[12])
+                    if camera[21] == 0.0:
+                        gap = gap * wp.max(depth_of(s.position, camera), 1.0e-6)
                     if passing.least < gap and passing.t > reach:
                         free = closest(scene, tables, tracer, view, world, moment, start, sample.direction)
                         if free.t > reach:
