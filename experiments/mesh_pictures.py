@@ -1,17 +1,20 @@
 """Shaded pictures of meshes for reports, from the project's own renderer."""
 
+import math
+
 import numpy as np
 import torch
 
-from dvc.records import Camera, Film, Mesh, Shutter
+from dvc.records import Camera, Film, Mesh
 from render.camera import rotation_from_angles
-from render.mesh_stage import MeshRender
+from render.path_render import PathRender
+from render.scene import Body, DirectionalLight, Material, Scene
 
 WIDTH, HEIGHT = 360, 300
 
 
 @torch.no_grad()
-def shaded(mesh: Mesh, yaw: float = 0.6, pitch: float = -0.25, frame: Mesh | None = None, samples: int = 8) -> np.ndarray:
+def shaded(mesh: Mesh, yaw: float = 0.6, pitch: float = -0.25, frame: Mesh | None = None, samples: int = 48) -> np.ndarray:
     """The first world's mesh from the side, uint8 (row, column, 3); `frame`: the mesh that fills the picture (default: it)."""
     points = mesh.vertices[:1].detach().cpu()
     filling = points[0] if frame is None else frame.vertices[0].detach().cpu()
@@ -22,9 +25,10 @@ def shaded(mesh: Mesh, yaw: float = 0.6, pitch: float = -0.25, frame: Mesh | Non
     focal = torch.tensor([min(WIDTH, HEIGHT) / size])
     camera = Camera(position, rotation, focal, torch.tensor([[WIDTH / 2, HEIGHT / 2]]), True)
     film = Film(WIDTH, HEIGHT, 0.0, 0.0, WIDTH, HEIGHT, 1.0)
-    image = MeshRender(samples=samples)(
-        Mesh(points, mesh.faces.cpu()), torch.zeros(1, 1, 3), torch.tensor([[[0.0, 0.0, 0.0, 1.0]]]), camera,
-        Shutter(torch.zeros(1), torch.zeros(1, 2)), torch.ones(HEIGHT, WIDTH, 3), film, torch.tensor([[0.75, 0.72, 0.68]]),
-        torch.nn.functional.normalize(torch.tensor([[-0.4, -0.6, 0.7]]), dim=-1), torch.tensor([0.35]),
+    light = DirectionalLight(torch.tensor([[0.4, 0.6, -0.7]]), torch.full((1, 3), 0.8 * math.pi))
+    scene = Scene(
+        [Body(Mesh(points, mesh.faces.cpu()), "clay")], {"clay": Material((0.75, 0.72, 0.68), two_sided=True)}, [light],
+        environment=torch.full((1, 3), 0.35),
     )  # fmt: skip
+    image = PathRender(samples=samples, depth=2)(scene, camera, film, plate=torch.ones(1, HEIGHT, WIDTH, 3))
     return (image[0].clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8).numpy()
