@@ -33,6 +33,7 @@ from render.path_radiance import film_point, film_sample
 from render.reversible import calls_gradients
 from render.scene_data import (
     MISSED,
+    SDF,
     SPHERE,
     FilmPlan,
     Hit,
@@ -110,7 +111,9 @@ def aov_kernel(
         ray_of(middle, camera, plane_of_middle),
     )  # fmt: skip
     place = int(-1)
-    if centre.kind == SPHERE:
+    if centre.kind == SDF:
+        place = tables.faces.shape[0] + tables.sphere_table.shape[0]
+    elif centre.kind == SPHERE:
         place = tables.faces.shape[0] + centre.index
     elif centre.kind != MISSED:
         place = centre.index
@@ -235,7 +238,7 @@ def render_aovs(
     side_offset: float,
 ):
     """Images (view, row, column, 3): (depth, mask, 0), position, normal, albedo, (motion, 0); and what the pixels' centres show
-    (view, row, column): the number of the face, or the count of faces plus the number of the sphere; -1: nothing."""
+    (view, row, column): the face, or the count of faces plus the sphere (the SDF comes behind them); -1: nothing."""
     job = _Job(
         SimpleNamespace(**locals()), film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment,
         meshes=meshes,

@@ -10,7 +10,7 @@ from dvc.records import Camera, Film, Shutter
 from render.aov import render_aovs
 from render.path_op import NUMBERS, TABLES
 from render.path_render import MOVING, PathRender
-from render.scene import Ball, Body, Scene
+from render.scene import Ball, Body, Plane, Scene, SdfBody
 from render.scene_packing import _ordered
 
 
@@ -83,12 +83,9 @@ class AovRender(nn.Module):
 
 
 def _body_numbers(scene: Scene, device: torch.device) -> Tensor:
-    """Number in Scene.bodies of each face and sphere, in the order in which they are packed."""
+    """Number in Scene.bodies of each face, sphere and SDF, in the order in which they are packed."""
     number_of = {id(body): number for number, body in enumerate(scene.bodies)}
-    ordered = _ordered(scene.bodies)
-    counts: list[tuple[int, int]] = []
-    for body in [b for b in ordered if isinstance(b, Body)] + [b for b in ordered if not isinstance(b, (Body, Ball))]:
-        counts.append((number_of[id(body)], len(body.mesh.faces) if isinstance(body, Body) else 1))
-    counts += [(number_of[id(body)], 1) for body in ordered if isinstance(body, Ball)]
-    numbers = torch.tensor([n for n, _ in counts], dtype=torch.int32, device=device)
-    return numbers.repeat_interleave(torch.tensor([c for _, c in counts], device=device))
+    ordered = [body for kind in (Body, Plane, Ball, SdfBody) for body in _ordered(scene.bodies) if isinstance(body, kind)]
+    counts = [len(body.mesh.faces) if isinstance(body, Body) else 1 for body in ordered]
+    numbers = torch.tensor([number_of[id(body)] for body in ordered], dtype=torch.int32, device=device)
+    return numbers.repeat_interleave(torch.tensor(counts, device=device))

@@ -16,7 +16,7 @@ from render.camera_projection import NEAR, camera_vector, depth_of, film_of, pos
 from render.gradient_sink import Sink, deposit
 from render.placing import blend_orientation, placed
 from render.reversible import reversible
-from render.scene_data import MISSED, SPHERE, FilmPlan, Hit, Moment, SceneNumbers, SceneTables
+from render.scene_data import MISSED, SDF, SPHERE, FilmPlan, Hit, Moment, SceneNumbers, SceneTables
 from render.surface import Surface, surface_of
 
 RADIANCE, FORM, POSITION, NORMAL, REFLECTANCE, MOTION = (wp.constant(i) for i in range(6))  # FORM: depth, mask, 0
@@ -55,7 +55,9 @@ def carried_film_along(
 def surface_instance(tables: SceneTables, hit: Hit):
     """Instance that a hit belongs to."""
     instance = int(0)
-    if hit.kind == SPHERE:
+    if hit.kind == SDF:
+        instance = tables.sdf_table[0]
+    elif hit.kind == SPHERE:
         instance = tables.sphere_table[hit.index, 0]
     else:
         instance = tables.face_table[hit.index, 0]
