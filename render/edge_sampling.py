@@ -1,7 +1,8 @@
 r"""Edges of triangle meshes as places where a picture may jump: which are chosen, and what kind they are seen from a direction.
 
-Seen along a direction, an edge is a *rim* (a border, or a fold with one face towards the viewer and one away: what lies beyond
-it shows on one side) or a *crease* (both faces show, with different normals). Everything else does not jump.
+Seen along a direction, an edge is a *rim* (a border, or a fold with both faces on one side of it: what lies beyond it shows on
+the other) or a *crease* (both faces show, with different normals). Everything else does not jump. That is read off where the
+faces' other corners are, so it does not ask for faces that are wound alike.
 
 Edges are drawn with the density of an importance, by its cumulative sum; the remainder of the draw is the place along the edge,
 so that n draws are stratified over all edges together.
@@ -9,8 +10,10 @@ so that n draws are stratified over all edges together.
 
 import warp as wp
 
-from render.camera_projection import NEAR, camera_vector, depth_of, film_of
-from render.placing import corner, to_world
+from render.camera_projection import NEAR, depth_of, film_of
+from render.gradient_sink import Sink
+from render.placing import add_vertex_gradient, corner, to_world
+from render.reversible import calls_gradients
 from render.scene_data import FilmPlan, Moment, SceneNumbers, SceneTables, moment_at
 
 NOTHING, RIM, CREASE = wp.constant(0), wp.constant(1), wp.constant(2)
@@ -88,15 +91,14 @@ def sight_of(edge: Edge, point: wp.vec3, toward: wp.vec3):
     if length <= 1.0e-6 * wp.length(toward) * wp.length(edge.b - edge.a):
         return sight
     across = across / length
-    side0 = wp.dot(across, edge.c0 - point)
-    side1 = wp.dot(across, edge.c1 - point)
+    to0 = edge.c0 - point
+    to1 = edge.c1 - point
+    side0 = wp.dot(across, to0)
+    side1 = wp.dot(across, to1)
     if edge.face1 < 0:
         sight.kind = RIM
         sight.outward = across * wp.where(side0 > 0.0, -1.0, 1.0)
-        return sight
-    front0 = wp.dot(edge.n0, toward) < 0.0
-    front1 = wp.dot(edge.n1, toward) < 0.0
-    if front0 == front1:
+    elif side0 * side1 < 0.0:
         if wp.length(wp.cross(edge.n0, edge.n1)) > FLAT:
             sight.kind = CREASE
             sight.far_face = edge.face1
@@ -105,10 +107,30 @@ def sight_of(edge: Edge, point: wp.vec3, toward: wp.vec3):
         sight.kind = RIM
         side = wp.where(wp.abs(side0) > wp.abs(side1), side0, side1)
         sight.outward = across * wp.where(side > 0.0, -1.0, 1.0)
-        convex = wp.dot(edge.n0, edge.c1 - edge.a) < 0.0
-        if convex != front0:
+        along = wp.normalize(edge.b - edge.a)
+        deeper = toward - along * wp.dot(toward, along)
+        # how fast each face falls back behind the edge: the near one falls back less
+        if wp.dot(to1, deeper) * wp.abs(side0) < wp.dot(to0, deeper) * wp.abs(side1):
             sight.near_face = edge.face1
     return sight
+
+
+@calls_gradients
+@wp.func
+def add_edge_gradient(
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, instance: int, index: int,
+    g_a: wp.vec3, g_b: wp.vec3,
+):  # fmt: skip
+    """Adds gradients at an edge's ends; half of them where a second mesh's border runs. Returns that of the blend."""
+    share = float(1.0)
+    at_blend = float(0.0)
+    if tables.edges[index, 6] >= 0:
+        share = 0.5
+        at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.edges[index, 6], g_a * share)
+        at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.edges[index, 7], g_b * share)
+    at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.edges[index, 0], g_a * share)
+    at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.edges[index, 1], g_b * share)
+    return at_blend
 
 
 @wp.kernel(enable_backward=False)
@@ -154,8 +176,13 @@ def fold_importance_kernel(
     edge = edge_at(scene, tables, view, world, moment_at(scene.positions.shape[2], film.node_interval, 0.0), index)
     angle = float(wp.PI)
     if edge.face1 >= 0:
-        angle = wp.acos(wp.clamp(wp.dot(edge.n0, edge.n1), -1.0, 1.0))
-        if wp.length(wp.cross(edge.n0, edge.n1)) <= FLAT and wp.dot(edge.n0, edge.n1) > 0.0:
+        along = wp.normalize(edge.b - edge.a)
+        to0 = edge.c0 - edge.a
+        to1 = edge.c1 - edge.a
+        to0 = wp.normalize(to0 - along * wp.dot(to0, along))
+        to1 = wp.normalize(to1 - along * wp.dot(to1, along))
+        angle = wp.acos(wp.clamp(-wp.dot(to0, to1), -1.0, 1.0))
+        if wp.length(wp.cross(edge.n0, edge.n1)) <= FLAT and wp.dot(to0, to1) < 0.0:
             angle = 0.0
     importance[index] = wp.length(edge.b - edge.a) * angle
 

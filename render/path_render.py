@@ -1,5 +1,6 @@
 """`PathRender`: the stage that renders a scene by path tracing, with gradients that include boundaries."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,37 @@ from dvc.records import Camera, Film, Shutter
 from render.camera_projection import pack_camera
 from render.path_op import NUMBERS, TABLES, derive_paths, render_paths
 from render.pixel_filter import filter_option
-from render.scene import Scene
+from render.scene import Ball, Plane, Scene, SdfBody
 from render.scene_packing import PackedScene, pack_scene
 
 
 MOVING = ("cameras", "vertices", "positions", "orientations", "exposure", "readout", "spheres", "sdf", "lights")
+
+
+def _warn_black(images: Tensor) -> None:
+    """An image without light is right where it is meant, and a riddle otherwise."""
+    dark = torch.nonzero(images.detach().flatten(1).amax(dim=1) == 0.0)[:, 0]
+    if len(dark):
+        warnings.warn(
+            f"PathRender: view {int(dark[0])} ({len(dark)} of {images.shape[0]}) is black: it sees nothing that emits or is lit; "
+            "look for a camera inside a body or behind one-sided faces, no light, a depth of 1 without lamps",
+            stacklevel=3,
+        )
+
+
+_warned: set[str] = set()
+
+
+def _warn_left_out(scene: Scene, depth: int) -> None:
+    """Says once what the gradient of a moving scene lacks."""
+    kinds = {type(body) for body in scene.bodies}
+    if depth >= 3 and kinds & {Ball, SdfBody} and "outlines" not in _warned:
+        _warned.add("outlines")
+        warnings.warn(
+            "PathRender: the gradient leaves out the outlines and shadows of balls and SDFs that are seen by way of other "
+            "surfaces (depth 3 and more); those of meshes are in; said once",
+            stacklevel=4,
+        )
 
 
 class PathRender(nn.Module):
@@ -35,9 +62,9 @@ class PathRender(nn.Module):
         shutter: exposure and readout, None: an instant; seed: int, or int32 (view,); plate (view or 1, row, column, 3): what the camera
         sees where it meets nothing, in place of the environment; frame_interval, node_interval [s].
     Returns: images, linear radiance, (view, row, column, 3).
-    Gradient: to all tensors of scene, camera, shutter and plate, noisy and unbiased but for what is left out: edges that are seen by way of
-        more than one surface, silhouettes of balls in shadows and reflections, textures' coordinates, curves where surfaces cut
-        through each other, the step of the rays that look beside edges (`side_offset`).
+    Gradient: to all tensors of scene, camera, shutter and plate, noisy and unbiased but for what is left out: outlines and
+        shadows of balls and SDFs that are seen by way of other surfaces (those of meshes are in), textures' coordinates,
+        curves where surfaces cut through each other, the horizon of planes, the step of the rays that look beside edges (`side_offset`).
     """
 
     def __init__(
@@ -69,11 +96,13 @@ class PathRender(nn.Module):
     ) -> Tensor:
         numbers, packed = self._pack(scene, camera, film, shutter, plate)
         moves = any(numbers[name].requires_grad for name in MOVING)
-        return render_paths(
+        images = render_paths(
             *(numbers[name] for name in NUMBERS), self._seeds(seed, packed.views, camera),
             *(packed.tables[name] for name in TABLES),
             **self._options(packed, scene, film, frame_interval, node_interval, moves),
         )  # fmt: skip
+        _warn_black(images)
+        return images
 
     def derivative(
         self, build: Callable[[Tensor], dict[str, Any]], value: Tensor, direction: Tensor | None = None, *, film: Film,
@@ -132,6 +161,7 @@ class PathRender(nn.Module):
 
     def _boundary(self, film: Film, scene: Scene) -> tuple[int, int, int]:
         """Samples for primary visibility, for lamps and lights, for directions."""
+        _warn_left_out(scene, self.depth)
         given = self.boundary_samples
         if given is None:
             given = max(1024, int(film.rows * film.columns * self.samples) // 4)
@@ -141,6 +171,8 @@ class PathRender(nn.Module):
         lit = bool(scene.lights) or any(m.emission is not None for m in scene.materials.values())
         if not lit:
             shadow = 0
-        if self.depth < 3 and scene.environment is None:
+        others = [b for b in scene.bodies if isinstance(b, (Ball, Plane, SdfBody))]  # emit, but are not sampled as lamps
+        glows = any(scene.materials[b.material].emission is not None for b in others)
+        if self.depth < 3 and scene.environment is None and not glows:
             indirect = 0
         return int(primary), int(shadow), int(indirect)

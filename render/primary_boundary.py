@@ -13,22 +13,31 @@ A point of an edge, at the place u in the exposure, is seen at x = P(s, t(x)): w
 it lands. The equation is solved by fixed-point iteration; perp(B v) = det(B) B^-T perp(v) makes the integrand that of P with the weight
 divided by det = 1 - t_x' . P_t. Motion that outruns the readout (det near 0) is counted in `refused`.
 
-Left out: curves where surfaces cut through each other; edges seen by way of other surfaces (`render.shadow_boundary` has those that
-one surface shows).
+Left out: curves where surfaces cut through each other. Edges that are seen by way of other surfaces: `render.shadow_boundary`.
 """
 
 import warp as wp
 
 from render.aov_value import RADIANCE, shown_value
-from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, ray_of, undistort
-from render.edge_sampling import CREASE, NOTHING, choose_edge, edge_at, sight_of, stratum
+from render.camera_projection import (
+    NEAR,
+    camera_vector,
+    depth_of,
+    film_of,
+    film_velocity,
+    origin_of,
+    ray_of,
+    undistort,
+    unfolded,
+)
+from render.edge_sampling import CREASE, NOTHING, add_edge_gradient, choose_edge, edge_at, sight_of, stratum
 from render.gradient_sink import Sink, collect, deposit, near_film, splat
 from render.hits import barycentric, closest, sphere_root
 from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient
 from render.path_radiance import radiance
 from render.pixel_filter import adjoint_at
-from render.placing import add_pose_gradient, add_vertex_gradient, point_velocity, to_world
+from render.placing import point_velocity, to_world
 from render.reversible import reversible
 from render.scene_data import (
     FACE,
@@ -159,6 +168,8 @@ def primary_boundary_kernel(
             return
     elif not near_film(derivative, pixel, film.filter_kind, film.filter_size):
         return
+    if not unfolded(point, at, camera):
+        return
     determinant = float(1.0)
     if steps > 1:
         velocity = point_velocity(scene, view, moment, instance, film.node_interval, local)
@@ -213,8 +224,9 @@ def primary_boundary_kernel(
     sink.slot = wp.tid() % sink.totals.shape[0]
     g_point, g_camera, _w = wp.grad(film_along)(point, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
-    at_blend = add_vertex_gradient(scene, tables, sink, view, world, moment, instance, ia, g_point * (1.0 - s))
-    at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, ib, g_point * s)
+    at_blend = add_edge_gradient(
+        scene, tables, sink, view, world, moment, instance, chosen, g_point * (1.0 - s), g_point * s
+    )
     add_time_gradient(sink, film, view, at, u, at_blend)
     if sink.forward != 0:
         splat(derivative, view, pixel, film.filter_kind, film.filter_size, (inner - outer) * collect(sink))

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Film, Shutter, expand_worlds, world_count
-from geometry.sdf_grid import require_grid
 from geometry.mesh_topology import mesh_topology, require_indices
+from geometry.sdf_grid import require_grid
+from render.border_pairs import pair_borders
+from render.ggx import LEAST_ALPHA
 from render.scene import CONDUCTOR, DIFFUSE, Ball, Body, DirectionalLight, Material, Plane, PointLight, Poses, Scene, SdfBody
 from render.textures import pack_textures
 
@@ -62,7 +64,7 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
         face_table.append(table.expand(len(triangles), 2))
         uvs.append(body.uv if body.uv is not None else torch.zeros(len(triangles), 3, 2, device=device))
         if len(triangles):
-            own = mesh_topology(triangles).edges.to(device)
+            own = _edges_of(name, triangles).to(device)
             shift = torch.tensor([first_vertex] * 2 + [first_face] * 2 + [first_vertex] * 2, dtype=torch.int32, device=device)
             edges.append(torch.where(own >= 0, own + shift, own))
         first_vertex += points.shape[1]
@@ -106,7 +108,9 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
         "lamps": lamps,
         "lamp_cdf": _lamp_cdf(all_vertices.detach(), faces_of, table_of, lamps, numbers.detach(), values.detach()),
         "light_kinds": light_kinds,
-        "edges": torch.cat(edges) if edges else torch.zeros(0, 6, dtype=torch.int32, device=device),
+        "edges": pair_borders(
+            torch.cat(edges) if edges else torch.zeros(0, 6, dtype=torch.int32, device=device), all_vertices, table_of[:, 0]
+        ),
         "sdf_frame": _sdf_frame(solids, device),
         "sdf_table": torch.tensor(
             [n for b in solids for n in (instance_of.get(id(b), 0), rows[b.material])], dtype=torch.int32, device=device
@@ -114,6 +118,7 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
         "texture_table": texture_table,
     }  # fmt: skip
     float_arrays = {name: array.float().contiguous() for name, array in float_arrays.items()}
+    _check_numbers(float_arrays, balls, planes)
     tables = {name: array.contiguous() for name, array in tables.items()}
     return PackedScene(float_arrays, tables, views, 1 + len(moving), tree_faces)
 
@@ -210,6 +215,31 @@ def _check_mesh(name: str, body: Body, points: Tensor, triangles: Tensor) -> Non
         raise Unsupported(f"{name}.uv: no gradient to texture coordinates; remedy: detach them, or move the texture's content")
 
 
+def _edges_of(name: str, triangles: Tensor) -> Tensor:
+    try:
+        return mesh_topology(triangles).edges
+    except (UserError, Unsupported) as error:
+        raise type(error)(f"{name}.mesh.faces: {error}") from None
+
+
+def _check_numbers(arrays: dict[str, Tensor], balls: list[Ball], planes: list[Plane]) -> None:
+    """What the checks by name have let pass."""
+    for name, array in arrays.items():
+        if not bool(torch.isfinite(array.detach()).all()):
+            bad = int((~torch.isfinite(array.detach())).sum())
+            raise UserError(f"Scene ({name}): expected finite numbers, got {bad} of {array.numel()} that are not")
+    turns = arrays["orientations"].detach()
+    if turns.numel() and not bool((turns.norm(dim=-1) > 0.0).all()):
+        raise UserError("Scene.bodies.poses.orientations: expected quaternions, got one of zero length")
+    for ball in balls:
+        if not bool((ball.radius.detach() > 0.0).all()):
+            raise UserError(f"Ball.radius: expected positive numbers, got {float(ball.radius.detach().min()):.4g}")
+    for plane in planes:
+        a, b, c = plane.corners.detach().unbind(1)
+        if not bool((torch.linalg.cross(b - a, c - a).norm(dim=1) > 0.0).all()):
+            raise UserError(f"Plane.corners: expected points that span a plane, got {plane.corners.detach()[0].tolist()}")
+
+
 def _materials(scene: Scene) -> tuple[dict[str, Material], dict[str, int]]:
     rows = {name: i for i, name in enumerate(scene.materials)}
     for number, body in enumerate(scene.bodies):
@@ -260,8 +290,15 @@ def _pack_materials(
                 f"{where}.emission: expected a constant beside emission_texture, got none; remedy: emission=(1, 1, 1)"
             )
         alpha = _number(f"{where}.alpha", m.alpha, 1, worlds, device)
-        if m.kind == CONDUCTOR and not bool((alpha.detach() > 0.0).all()):
-            raise UserError(f"{where}.alpha: expected a roughness above 0, got {float(alpha.detach().min()):.4g}")
+        if m.kind == CONDUCTOR:
+            least = float(alpha.detach().min())
+            if m.alpha_texture is not None:
+                least *= float(m.alpha_texture.image.detach().min())
+            if not least >= float(LEAST_ALPHA):
+                raise UserError(
+                    f"{where}.alpha: expected a roughness of at least {float(LEAST_ALPHA):.4g}, got {least:.4g}, whose gradient "
+                    "would be zero; remedy: a larger one"
+                )
         rows.append(
             torch.cat(
                 [

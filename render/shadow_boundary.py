@@ -1,32 +1,53 @@
 r"""How an image changes because shadows move: rims of surfaces between what is seen and what lights it.
 
-For a fixed light point y, the shadow's border of an edge is a curve on the film: a point e of the edge, the receiver's point x where
-the line from y through e goes on to, and its film point x(s) = P(x). So each fixed y gives a boundary term like that of
-`render.primary_boundary`, with the light that x receives from y as the jump, and they are integrated over y: a lamp's points are
-fixed on their triangles, as in `render.lights`, point lights and directions are what they are.
+For a fixed light point y, the shadow's border of an edge is a curve on the film: a point e of the edge, the receiver's point x
+where the line from y through e goes on to, and its film point x(s) = P(x). So each fixed y gives a boundary term like that of
+`render.primary_boundary`, with the light that x receives from y as the jump, and they are integrated over y: a lamp's points
+are fixed on their triangles, as in `render.lights`, point lights and directions are what they are.
 
-Whatever does not come from lamps and lights (`sources` = 1) arrives from directions, which are fixed: for each, the radiance that an edge
-hides from x jumps between that of its near face and that of what lies beyond, path traced. So does the environment's.
+Whatever does not come from lamps and lights (`sources` = 1) arrives from directions, which are fixed: for each, the radiance that
+an edge hides from x jumps between that of its near face and that of what lies beyond, path traced. So does the environment's.
 
-The samples begin at the edge and the light, and are connected to the receiver and the camera, which only few miss. Between the
-receiver and the camera there is nothing but a straight line: shadows that are seen by way of another surface are left out, and so
-are curves where surfaces cut through each other.
+The samples begin at the edge and the light, and are connected to the receiver, and from there to the camera, straight or by way
+of other surfaces (`render.boundary_walk`), which only few miss. With a readout skew the time depends on where the film sees the
+border, as in `render.primary_boundary`. Left out are curves where surfaces cut through each other.
 """
 
 import warp as wp
 
+from render.boundary_walk import (
+    MOST_HOPS,
+    Walk,
+    carried,
+    draw_hops,
+    hop_share,
+    instance_of,
+    material_velocity,
+    met_point,
+    on_plane,
+    pull_point,
+    pull_walk,
+    unsampled_emission,
+    walk_to_film,
+)
 from render.bsdf import bsdf_cos
-from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
-from render.edge_sampling import CREASE, NOTHING, RIM, choose_edge, edge_at, sight_of, stratum
+from render.camera_projection import NEAR, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
+from render.edge_sampling import CREASE, NOTHING, Edge, Sight, add_edge_gradient, choose_edge, edge_at, sight_of, stratum
 from render.gradient_sink import Sink, collect, deposit, near_film, splat
-from render.hits import FAR, blocked, closest, hit_point, offset_origin
+from render.hits import FAR, blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import LightSample, choose_lamp, fill_light, lamp_share, light_value
 from render.path_adjoint import add_time_gradient
 from render.path_radiance import radiance
 from render.pixel_filter import adjoint_at
-from render.placing import add_vertex_gradient
-from render.primary_boundary import film_pixel, seen_face
+from render.primary_boundary import (
+    READOUT_STEPS,
+    SMALLEST_DETERMINANT,
+    film_along,
+    film_pixel,
+    readout_determinant,
+    seen_face,
+)
 from render.reversible import reversible
 from render.scene_data import (
     DIRECTIONAL,
@@ -51,7 +72,7 @@ SIDE = wp.constant(1.0e-4)  # how far beside an edge a ray passes, relative to i
 @reversible
 @wp.func
 def light_ray(light: int, a: wp.vec3, b: wp.vec3, c: wp.vec3, u: float, v: float, e: wp.vec3):
-    """Origin and direction of the line from a light's point through e; the origin is e itself where the light is a direction."""
+    """Origin and direction of the line from a light's point through e; the origin is e where the light is a direction."""
     o = e
     d = a
     if light == LAMP:
@@ -67,19 +88,16 @@ def light_ray(light: int, a: wp.vec3, b: wp.vec3, c: wp.vec3, u: float, v: float
 
 @reversible
 @wp.func
-def shadow_film_along(
-    light: int, a: wp.vec3, b: wp.vec3, c: wp.vec3, u: float, v: float, e0: wp.vec3, e1: wp.vec3, s: float, kind: int,
-    ra: wp.vec3, rb: wp.vec3, rc: wp.vec3, camera: camera_vector, weight: wp.vec2,
-):  # fmt: skip
-    """weight . film point of the shadow that the edge's point throws on the receiver with corners ra, rb, rc."""
-    e = e0 + (e1 - e0) * s
+def light_ray_along(
+    light: int, a: wp.vec3, b: wp.vec3, c: wp.vec3, u: float, v: float, e: wp.vec3, of_origin: wp.vec3, of_direction: wp.vec3
+):
     o, d = light_ray(light, a, b, c, u, v, e)
-    return wp.dot(weight, film_of(hit_point(kind, o, d, ra, rb, rc), camera))
+    return wp.dot(of_origin, o) + wp.dot(of_direction, d)
 
 
 @wp.func
 def shadow_velocity(o: wp.vec3, e: wp.vec3, x: wp.vec3, n: wp.vec3, direction: wp.vec3, parallel: int, v: wp.vec3):
-    """Velocity of the shadow point x on the plane with normal n while e moves with v; `direction` is that of the light's travel."""
+    """Velocity of the shadow point x on the plane with normal n while e moves with v; the light travels along `direction`."""
     stretch = float(1.0)
     if parallel == 0:
         stretch = wp.length(x - o) / wp.max(wp.length(e - o), 1.0e-30)
@@ -119,6 +137,127 @@ def draw_source(
     return sample
 
 
+@wp.struct
+class Border:
+    """A place of a shadow's border, and the way on which the camera sees it."""
+
+    found: int
+    moment: Moment
+    edge: Edge
+    sight: Sight
+    e: wp.vec3
+    beside: wp.vec3  # a point beside e that is not in the shadow
+    source: LightSample
+    o: wp.vec3  # of the line from the light through e
+    d: wp.vec3
+    direction: wp.vec3  # of the light's travel
+    parallel: int
+    receiver: Surface
+    walk: Walk
+    x: wp.vec3  # the shadow
+    last: wp.vec3  # what the camera sees
+    eye: wp.vec3
+    at: wp.vec2  # where on the film
+
+
+@wp.func
+def border_at(
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
+    sources: int, chosen: int, s: float, hops: int, seed: wp.uint32,
+):  # fmt: skip
+    """The border's place for given random numbers, at a moment; whether it is seen is not asked."""
+    state = wp.uint32(seed)
+    border = Border()
+    border.moment = moment
+    edge = edge_at(scene, tables, view, world, moment, chosen)
+    e = edge.a + (edge.b - edge.a) * s
+    source = draw_source(scene, tables, view, world, moment, sources, wp.randf(state), wp.randf(state), wp.randf(state))
+    o, d = light_ray(source.kind, source.a, source.b, source.c, source.u, source.v, e)
+    way = wp.length(d)
+    if way <= 0.0:
+        return border
+    direction = d / way
+    if source.kind == LAMP:
+        if wp.dot(wp.cross(source.b - source.a, source.c - source.a), direction) <= 0.0:
+            return border
+    toward = direction
+    if sources == 1:
+        toward = -direction
+    sight = sight_of(edge, e, toward)
+    if sight.kind == NOTHING or (sight.kind == CREASE and sources == 0):
+        return border
+    aside = sight.outward
+    if sight.kind == CREASE:
+        n0 = edge.n0 * wp.where(wp.dot(edge.n0, toward) < 0.0, 1.0, -1.0)
+        n1 = edge.n1 * wp.where(wp.dot(edge.n1, toward) < 0.0, 1.0, -1.0)
+        aside = wp.normalize(n0 + n1)
+    size = wp.length(edge.b - edge.a)
+    beside = e + aside * (SIDE * size)
+    hit = closest(scene, tables, tracer, view, world, moment, beside, direction)
+    if hit.kind == MISSED:
+        return border
+    if hit.t < 10.0 * SIDE * size:
+        return border
+    receiver = surface_of(scene, tables, view, world, moment, hit, beside, direction)
+    x = met_point(hit.kind, receiver, o, d)
+    if receiver.two_sided == 0 and wp.dot(receiver.normal, direction) >= 0.0:
+        return border
+    walk = walk_to_film(
+        scene, tables, tracer, view, world, moment, hit, receiver, x, -direction, hops, wp.rand_init(int(state), 3)
+    )
+    if walk.ended != 0:
+        return border
+    camera = scene.cameras[view]
+    last = wp.vec3(walk.points[hops, 0], walk.points[hops, 1], walk.points[hops, 2])
+    if camera[21] == 0.0 and depth_of(last, camera) <= NEAR:
+        return border
+    border.edge = edge
+    border.sight = sight
+    border.e = e
+    border.beside = beside
+    border.source = source
+    border.o = o
+    border.d = d
+    border.direction = direction
+    border.parallel = wp.where(source.kind == DIRECTIONAL or source.kind == ENVIRONMENT, 1, 0)
+    border.receiver = receiver
+    border.walk = walk
+    border.x = x
+    border.last = last
+    border.at = film_of(last, camera)
+    border.eye = origin_of(border.at, camera, undistort(border.at, camera), 0.0)
+    border.found = 1
+    return border
+
+
+@wp.func
+def border_velocity(
+    scene: SceneNumbers, tables: SceneTables, view: int, world: int, border: Border, node_interval: float, velocity: wp.vec3
+):  # fmt: skip
+    """Velocity of what the camera sees of the border while the edge's point moves with `velocity` and all else stands."""
+    at_x = shadow_velocity(border.o, border.e, border.x, border.receiver.normal, border.direction, border.parallel, velocity)
+    return carried(scene, tables, view, world, border.moment, border.walk, node_interval, 0, at_x)
+
+
+@wp.func
+def border_drift(scene: SceneNumbers, tables: SceneTables, view: int, world: int, border: Border, node_interval: float):
+    """Its velocity while time passes."""
+    moment = border.moment
+    line = material_velocity(scene, view, moment, border.edge.instance, node_interval, border.e)
+    if border.parallel == 0:
+        of_light = wp.vec3(0.0, 0.0, 0.0)
+        if border.source.kind == LAMP:
+            of_light = material_velocity(
+                scene, view, moment, tables.face_table[border.source.index, 0], node_interval, border.o
+            )
+        line = of_light + (line - of_light) * (wp.length(border.x - border.o) / wp.max(wp.length(border.e - border.o), 1.0e-30))
+    own = material_velocity(
+        scene, view, moment, instance_of(tables, border.walk.kinds[0], border.walk.indices[0]), node_interval, border.x
+    )
+    at_x = on_plane(line, own, border.receiver.normal, border.direction)
+    return carried(scene, tables, view, world, moment, border.walk, node_interval, 1, at_x)
+
+
 @wp.kernel(enable_backward=False)
 def shadow_boundary_kernel(
     scene: SceneNumbers,
@@ -142,48 +281,31 @@ def shadow_boundary_kernel(
     state = wp.rand_init(seed[view] + 0x5BD1E995 + sources, view * count + index)
     chosen, s, density = choose_edge(sums, stratum(index, count, wp.randf(state)))
     u = wp.randf(state) - 0.5
-    if density <= 0.0:
+    most = film.depth - 2
+    if sources == 1 and unsampled_emission(tables) == 0:
+        most = film.depth - 3
+    most = wp.min(most, MOST_HOPS)
+    if density <= 0.0 or most < 0:
         return
+    hops = draw_hops(most, wp.randf(state))
     camera = scene.cameras[view]
-    moment = moment_at(scene.positions.shape[2], film.node_interval, scene.exposure[view] * film.frame_interval * u)
+    readout = scene.readout[view]
 
-    # 1. the edge's point, the light's, and what the edge is, seen from the light
-    edge = edge_at(scene, tables, view, world, moment, chosen)
-    e = edge.a + (edge.b - edge.a) * s
-    source = draw_source(scene, tables, view, world, moment, sources, wp.randf(state), wp.randf(state), wp.randf(state))
-    o, d = light_ray(source.kind, source.a, source.b, source.c, source.u, source.v, e)
-    parallel = wp.where(source.kind == DIRECTIONAL or source.kind == ENVIRONMENT, 1, 0)
-    way = wp.length(d)
-    if way <= 0.0:
-        return
-    direction = d / way
-    if source.kind == LAMP:
-        if wp.dot(wp.cross(source.b - source.a, source.c - source.a), direction) <= 0.0:
+    # 1. the place of the border, and when it is seen
+    steps = int(1)
+    if (readout[0] != 0.0 or readout[1] != 0.0) and scene.positions.shape[2] > 1:
+        steps = READOUT_STEPS
+    border = Border()
+    border.at = film.frame * 0.5
+    for _step in range(steps):
+        time = sample_time(film, scene.exposure[view], readout, border.at, u)
+        moment = moment_at(scene.positions.shape[2], film.node_interval, time)
+        border = border_at(
+            scene, tables, film, tracer, view, world, moment, sources, chosen, s, hops, wp.rand_init(int(state), 4)
+        )
+        if border.found == 0:
             return
-    toward = direction
-    if sources == 1:
-        toward = -direction
-    sight = sight_of(edge, e, toward)
-    if sight.kind == NOTHING or (sight.kind == CREASE and sources == 0):
-        return
-
-    # 2. the receiver, by a ray that passes beside the edge, and where the film sees it
-    size = wp.length(edge.b - edge.a)
-    beside = e + sight.outward * (SIDE * size)
-    if sight.kind == CREASE:
-        middle = wp.normalize(edge.n0 + edge.n1)
-        beside = e + middle * (SIDE * size)
-    receiver = closest(scene, tables, tracer, view, world, moment, beside, direction)
-    if receiver.kind == MISSED:
-        return
-    if receiver.t < 10.0 * SIDE * size:
-        return
-    at_receiver = surface_of(scene, tables, view, world, moment, receiver, beside, direction)
-    n = at_receiver.normal
-    x = hit_point(receiver.kind, o, d, at_receiver.a, at_receiver.b, at_receiver.c)
-    if camera[21] == 0.0 and depth_of(x, camera) <= NEAR:
-        return
-    at = film_of(x, camera)
+    at = border.at
     pixel = film_pixel(film, at)
     h = wp.vec3(0.0, 0.0, 0.0)
     if sink.forward == 0:
@@ -192,79 +314,120 @@ def shadow_boundary_kernel(
             return
     elif not near_film(derivative, pixel, film.filter_kind, film.filter_size):
         return
-    if not unfolded(x, at, camera):
+    if not unfolded(border.last, at, camera):
         return
-    eye = origin_of(at, camera, undistort(at, camera), 0.0)
-    to_eye = eye - x
+    determinant = float(1.0)
+    if steps > 1:
+        drift = border_drift(scene, tables, view, world, border, film.node_interval)
+        determinant = readout_determinant(film, readout, film_velocity(border.last, drift, camera))
+        if determinant < SMALLEST_DETERMINANT:
+            wp.atomic_add(refused, 0, 1)
+            return
+
+    # 2. whether the camera sees it
+    to_eye = border.eye - border.last
     distance = wp.length(to_eye)
     wi = to_eye / distance
-    if at_receiver.two_sided == 0 and wp.dot(n, wi) <= 0.0:
+    seen = border.walk.last
+    if seen.two_sided == 0 and wp.dot(seen.normal, wi) <= 0.0:
         return
-    start = offset_origin(x, n, wi)
-    if blocked(scene, tables, tracer, view, world, moment, start, wi, distance):
+    start = offset_origin(border.last, seen.normal, wi)
+    if blocked(scene, tables, tracer, view, world, border.moment, start, wi, distance):
         return
 
-    # 3. the jump of what x sends to the camera
-    lit = wp.vec3(0.0, 0.0, 0.0)  # what it sends on the outward side, less what it sends on the other
+    # 3. the jump of what arrives at the camera: the outward side's less the other's
+    source = border.source
+    receiver = border.receiver
+    direction = border.direction
+    through = border.walk.throughput
+    receiver_wi = wi
+    if hops > 0:
+        receiver_wi = border.walk.first_wi
+        arrival = wp.vec3(border.walk.directions[hops, 0], border.walk.directions[hops, 1], border.walk.directions[hops, 2])
+        through = wp.cw_mul(
+            through,
+            bsdf_cos(seen.kind, seen.two_sided, seen.schlick, seen.albedo, seen.alpha, seen.normal, wi, -arrival),
+        )
+    if wp.dot(through, through) == 0.0:
+        return
+    lit = wp.vec3(0.0, 0.0, 0.0)
     if sources == 0:
         lit = light_value(
-            source.kind, at_receiver.kind, at_receiver.two_sided, at_receiver.schlick, at_receiver.albedo, at_receiver.alpha, n,
-            x, wi, source.a, source.b, source.c, source.u, source.v, source.radiance,
+            source.kind, receiver.kind, receiver.two_sided, receiver.schlick, receiver.albedo, receiver.alpha, receiver.normal,
+            border.x, receiver_wi, source.a, source.b, source.c, source.u, source.v, source.radiance,
         )  # fmt: skip
         if wp.dot(lit, lit) == 0.0:
             return
         back = FAR
-        from_edge = beside
-        if parallel == 0:
-            back = way * (1.0 - 2.0 * SIDE)
-        if blocked(scene, tables, tracer, view, world, moment, from_edge, -direction, back):
+        if border.parallel == 0:
+            back = wp.length(border.d) * (1.0 - 2.0 * SIDE)
+        if blocked(scene, tables, tracer, view, world, border.moment, border.beside, -direction, back):
             return
     else:
+        toward = -direction
         f = bsdf_cos(
-            at_receiver.kind, at_receiver.two_sided, at_receiver.schlick, at_receiver.albedo, at_receiver.alpha, n, wi, toward
-        )
+            receiver.kind, receiver.two_sided, receiver.schlick, receiver.albedo, receiver.alpha, receiver.normal, receiver_wi,
+            toward,
+        )  # fmt: skip
         if wp.dot(f, f) == 0.0:
             return
-        near = seen_face(scene, tables, view, world, moment, sight.near_face, e)
+        e = border.e
+        near = seen_face(scene, tables, view, world, border.moment, border.sight.near_face, e)
         near_seed = wp.rand_init(int(state), 1)
-        inner = radiance(scene, tables, film, tracer, view, world, moment, near, e - toward, toward, 2, 0, near_seed)
+        inner = radiance(
+            scene, tables, film, tracer, view, world, border.moment, near, e - toward, toward, 2 + hops, 0, near_seed
+        )
         outer = wp.vec3(0.0, 0.0, 0.0)
-        if sight.kind == CREASE:
-            far = seen_face(scene, tables, view, world, moment, sight.far_face, e)
-            outer = radiance(scene, tables, film, tracer, view, world, moment, far, e - toward, toward, 2, 0, near_seed)
-        else:
-            behind = closest(scene, tables, tracer, view, world, moment, beside, toward)
+        if border.sight.kind == CREASE:
+            far = seen_face(scene, tables, view, world, border.moment, border.sight.far_face, e)
             outer = radiance(
-                scene, tables, film, tracer, view, world, moment, behind, beside, toward, 2, 0, wp.rand_init(int(state), 2)
+                scene, tables, film, tracer, view, world, border.moment, far, e - toward, toward, 2 + hops, 0, near_seed
             )
+        else:
+            behind = closest(scene, tables, tracer, view, world, border.moment, border.beside, toward)
+            outer = radiance(
+                scene, tables, film, tracer, view, world, border.moment, behind, border.beside, toward, 2 + hops, 0,
+                wp.rand_init(int(state), 2),
+            )  # fmt: skip
         lit = wp.cw_mul(f, outer - inner)
+    lit = wp.cw_mul(lit, through)
 
     # 4. the weight, and the gradient of weight . film point
-    along = film_velocity(x, shadow_velocity(o, e, x, n, direction, parallel, edge.b - edge.a), camera)
+    edge = border.edge
+    along = film_velocity(
+        border.last, border_velocity(scene, tables, view, world, border, film.node_interval, edge.b - edge.a), camera
+    )
     length = wp.length(along)
     if length < 1.0e-9:
         return
     normal = wp.vec2(along[1], -along[0]) / length
-    outwards = film_velocity(x, shadow_velocity(o, e, x, n, direction, parallel, sight.outward), camera)
+    outwards = film_velocity(
+        border.last, border_velocity(scene, tables, view, world, border, film.node_interval, border.sight.outward), camera
+    )
     side = wp.where(wp.dot(normal, outwards) > 0.0, 1.0, -1.0)
     jump = float(1.0)
     if sink.forward == 0:
         jump = wp.dot(lit, h)
     # (minus side) - (plus side)
-    weight = normal * (-jump * side * source.weight * length * film.scale * film.scale / (density * float(count)))
+    share = density * float(count) * determinant * hop_share(hops, most)
+    weight = normal * (-jump * side * source.weight * length * film.scale * film.scale / share)
     sink.slot = wp.tid() % sink.totals.shape[0]
-    _l, ga, gb, gc, _u, _v, ge0, ge1, _s, _k, gra, grb, grc, g_camera, _w = wp.grad(shadow_film_along)(
-        source.kind, source.a, source.b, source.c, source.u, source.v, edge.a, edge.b, s, receiver.kind, at_receiver.a,
-        at_receiver.b, at_receiver.c, camera, weight,
-    )  # fmt: skip
+    g_last, g_camera, _w = wp.grad(film_along)(border.last, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
-    ia = tables.edges[chosen, 0]
-    ib = tables.edges[chosen, 1]
-    at_blend = add_vertex_gradient(scene, tables, sink, view, world, moment, edge.instance, ia, ge0)
-    at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, edge.instance, ib, ge1)
-    at_blend += add_corner_gradients(scene, tables, sink, view, world, moment, receiver.kind, receiver.index, gra, grb, grc)
+    g_x, at_blend = pull_walk(scene, tables, sink, view, world, border.moment, border.walk, g_last)
+    g_o, g_d, g_blend = pull_point(
+        scene, tables, sink, view, world, border.moment, border.walk.kinds[0], border.walk.indices[0], receiver, border.o,
+        border.d, border.x, g_x,
+    )  # fmt: skip
+    at_blend += g_blend
+    _l, ga, gb, gc, _u, _v, g_e, _wo, _wd = wp.grad(light_ray_along)(
+        source.kind, source.a, source.b, source.c, source.u, source.v, border.e, g_o, g_d
+    )
+    at_blend += add_edge_gradient(
+        scene, tables, sink, view, world, border.moment, edge.instance, chosen, g_e * (1.0 - s), g_e * s
+    )
     if source.kind == LAMP:
-        at_blend += add_corner_gradients(scene, tables, sink, view, world, moment, FACE, source.index, ga, gb, gc)
+        at_blend += add_corner_gradients(scene, tables, sink, view, world, border.moment, FACE, source.index, ga, gb, gc)
     elif source.kind == POINT or source.kind == DIRECTIONAL:
         zero = float(0.0)
         deposit(sink, sink.numbers.lights, world, source.index, light_vector(ga[0], ga[1], ga[2], zero, zero, zero))
