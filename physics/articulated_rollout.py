@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from dvc.errors import UserError
 from dvc.records import State, expand_worlds, world_count
 from physics.articulated_step import INTEGRATORS, articulated_step
-from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables
+from physics.articulation import Linkage, Topology, pack, tables
 from physics.kinematics import motion_of
+from physics.rollout_check import require_counts, require_loads, require_numbers, require_rate, require_shape
 from physics.windows import calls, carried, check_window
 
 CHUNK_STEPS = 128  # accelerations a call of the step op, at most, where each is some launches (CUDA)
@@ -54,7 +55,8 @@ class ArticulatedRollout(nn.Module):
         Memory and time stay those of the whole horizon. The motion has corners where a control or an actuator's force meets
         its bound; there the gradient is that of the side on which the step ends. A control beyond its bound has the gradient
         zero, which is its derivative.
-    Raises: UserError for an unknown integrator, a horizon or rate that is not positive, shapes that do not fit the tree.
+    Raises: UserError for an unknown integrator, a horizon or rate that is not positive, shapes that do not fit the tree,
+        controls that are NaN.
     """
 
     def __init__(
@@ -73,15 +75,12 @@ class ArticulatedRollout(nn.Module):
         super().__init__()
         if integrator not in INTEGRATORS:
             raise UserError(f"ArticulatedRollout.integrator: expected one of {', '.join(INTEGRATORS)}, got {integrator!r}")
-        counts = {"frame_rate": frame_rate, "frame_count": frame_count, "substeps": substeps}
-        counts |= {} if chunk is None else {"chunk": chunk}
-        for name, value in counts.items():
-            if not value > 0:
-                raise UserError(f"ArticulatedRollout.{name}: expected a positive number, got {value!r}")
+        require_rate("ArticulatedRollout", frame_rate)
+        require_counts("ArticulatedRollout", frame_count=frame_count, substeps=substeps, chunk=chunk)
         check_window("ArticulatedRollout.window", window)
         self.tree, self.integrator, self.controller, self.window = tree, integrator, controller, window
         self.frame_rate, self.frame_count = float(frame_rate), int(frame_count)
-        self.substeps, self.chunk, self.fused = int(substeps), chunk, fused
+        self.substeps, self.chunk, self.fused = int(substeps), None if chunk is None else int(chunk), fused
         self.tables = tables(tree)
 
     def extra_repr(self) -> str:
@@ -97,18 +96,17 @@ class ArticulatedRollout(nn.Module):
         wrenches: Tensor | None = None,
     ) -> ArticulatedTrajectory:
         tree, q, v = self.tree, state.position, state.velocity
+        require_shape("ArticulatedRollout.state.position", q, (tree.coordinate_count,))
+        require_shape("ArticulatedRollout.state.velocity", v, (tree.rate_count,))
         drives, links = len(tree.actuators), len(tree.links)
         gravity = q.new_tensor([[0.0, 0.0, -9.81]]) if gravity is None else gravity
         if self.controller is not None and controls is not None:
             raise UserError("ArticulatedRollout.controls: expected None because a controller was given, got a tensor")
         controls = q.new_zeros(1, 1, drives) if controls is None else controls
         wrenches = q.new_zeros(1, 1, links, 6) if wrenches is None else wrenches
-        self._check("state.position", q, (tree.coordinate_count,))
-        self._check("state.velocity", v, (tree.rate_count,))
-        self._check("gravity", gravity, (3,))
-        for name, tensor, inner in (("controls", controls, (drives,)), ("wrenches", wrenches, (links, 6))):
-            self._check(name, tensor, (self.frame_count if tensor.dim() > 1 and tensor.shape[1] != 1 else 1, *inner))
-        packed = pack_links(linkage), pack_dofs(linkage), pack_actuators(linkage)
+        require_shape("ArticulatedRollout.gravity", gravity, (3,))
+        require_loads("ArticulatedRollout", tree, self.frame_count, controls, wrenches)
+        packed = pack(tree, linkage)
         worlds = world_count(q, v, gravity, controls, wrenches, *packed)
         q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
         tables_here = tuple(t.to(q.device) for t in self.tables)
@@ -119,7 +117,8 @@ class ArticulatedRollout(nn.Module):
             q, v = carried(done, self.window, q, v)
             if self.controller is not None:
                 controls = self.controller(q, v, done / self.frame_rate)
-                self._check("controller", controls, (drives,))
+                require_shape("ArticulatedRollout.controller", controls, (drives,))
+                require_numbers("ArticulatedRollout.controller", controls)
                 controls = controls[:, None]
             now = [t if t.shape[1] == 1 else t[:, done : done + frames] for t in (controls, wrenches)]
             next_q, next_v = articulated_step(
@@ -142,9 +141,3 @@ class ArticulatedRollout(nn.Module):
         numbers = self.tree.coordinate_count + 2 * rates if fused else rates * (rates + 6)
         chunk = CHUNK_BYTES // max(1, 4 * worlds * numbers * nodes)
         return max(1, min(chunk, self.frame_count if fused else CHUNK_STEPS // nodes))
-
-    def _check(self, name: str, tensor: Tensor, inner: tuple[int, ...]) -> None:
-        if tensor.dim() != 1 + len(inner) or tuple(tensor.shape[1:]) != inner:
-            expected = ", ".join(map(str, ("world", *inner)))
-            got = tuple(tensor.shape)
-            raise UserError(f"ArticulatedRollout.{name}: expected shape ({expected}) for {self.tree.name!r}, got {got}")

@@ -217,6 +217,12 @@ def pack_actuators(linkage: Linkage) -> Tensor:
     return _joined([t[..., None] for t in linkage[-6:]])
 
 
+def pack(tree: Topology, linkage: Linkage) -> tuple[Tensor, Tensor, Tensor]:
+    """Links, rates and actuators, packed. Raises: UserError for a linkage that is not of this tree."""
+    check_shapes(tree, linkage)
+    return pack_links(linkage), pack_dofs(linkage), pack_actuators(linkage)
+
+
 def _joined(parts: list[Tensor]) -> Tensor:
     worlds = world_count(*parts)
     return torch.cat([expand_worlds(part, worlds) for part in parts], dim=-1)
@@ -251,8 +257,8 @@ def tables(tree: Topology, device: torch.device | str = "cpu") -> Tables:
     return Tables(table([(p + 1, k, q, v) for p, k, q, v in rows], 4), table(dofs, 4), table(drives, 2))
 
 
-def check_linkage(tree: Topology, linkage: Linkage) -> None:
-    """Raise UserError, naming link or joint, where shapes or values cannot be stepped. Reads values on the host."""
+def check_shapes(tree: Topology, linkage: Linkage) -> None:
+    """Raise UserError where a field has another shape than the tree asks for, or other numbers than float32."""
     links, rates, drives = len(tree.links), tree.rate_count, len(tree.actuators)
     for field in Linkage._fields:
         tensor = getattr(linkage, field)
@@ -262,6 +268,14 @@ def check_linkage(tree: Topology, linkage: Linkage) -> None:
         if tensor.dim() != 2 + len(inner) or tuple(tensor.shape[1:]) != (count, *inner):
             expected = ", ".join(map(str, ("world", count, *inner)))
             raise UserError(f"robot {tree.name!r}: {field}: expected shape ({expected}), got {tuple(tensor.shape)}")
+        if tensor.dtype != torch.float32:
+            raise UserError(f"robot {tree.name!r}: {field}: expected torch.float32, got {tensor.dtype}; remedy: .float()")
+
+
+def check_linkage(tree: Topology, linkage: Linkage) -> None:
+    """Raise UserError, naming link or joint, where shapes or values cannot be stepped. Reads values on the host."""
+    check_shapes(tree, linkage)
+    links = len(tree.links)
     mass = linkage.mass.detach().amin(0)
     for name, value in zip(tree.links, mass.tolist(), strict=True):
         if not 0.0 <= value < float("inf"):

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from dvc.errors import Unsupported, UserError
 from dvc.records import SdfGrid, State, expand_worlds, world_count
 from geometry.sdf_grid import require_grid
-from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables, unit
+from physics.articulation import Linkage, Topology, pack, tables, unit
 from physics.contact_shapes import KINDS, pair_features
 from physics.contact_step import contact_step
+from physics.rollout_check import require_counts, require_loads, require_numbers, require_rate, require_shape
 from physics.windows import calls, carried, check_window
 
 SIZES = {
@@ -133,6 +134,7 @@ class ContactScene:
         Materials: a number, (world,) or (world, shape): stiffness [N/m^exponent], exponent (at least 1.5), dissipation [s/m],
         friction, width [m/s] of the velocity over which friction is smoothed. size: a tensor (world, sizes) or None for each
         shape; position (world, shape, 3), rotation (world, shape, 4) in the links' frames; None: as in the shapes.
+        Raises: UserError for shapes, sizes that are not above 0, and materials below their least values.
         """
         count = len(self.shapes)
         given = [
@@ -150,11 +152,15 @@ class ContactScene:
             one = size[n] if size is not None else None
             if one is None:
                 one = own(list(shape.size) + [0.0] * (4 - len(shape.size)))
-            elif one.dim() != 2 or one.shape[1] != SIZES[shape.kind]:
-                raise UserError(
-                    f"ContactScene.numbers.size[{n}]: expected shape (world, {SIZES[shape.kind]}), got {tuple(one.shape)}"
-                )
+            else:
+                require_shape(f"ContactScene.numbers.size[{n}]", one, (SIZES[shape.kind],))
+                if not bool((one.detach() > 0.0).all()):
+                    least = one.detach().amin(0).tolist()
+                    raise UserError(f"ContactScene.numbers.size[{n}]: expected sizes above 0 of the {shape.kind}, got {least}")
             sizes.append(nn.functional.pad(one, (0, 4 - one.shape[1])))
+        for name, part, inner in (("position", position, 3), ("rotation", rotation, 4)):
+            if part is not None:
+                require_shape(f"ContactScene.numbers.{name}", part, (count, inner))
         worlds = world_count(*sizes)
         parts = [torch.stack([expand_worlds(s, worlds) for s in sizes], dim=1)]
         parts.append(own([s.position for s in self.shapes]) if position is None else position)
@@ -173,9 +179,6 @@ class ContactScene:
                 raise UserError(f"ContactScene.numbers.{name}: expected at least {least:g}, got {float(t.detach().amin()):.4g}")
             parts.append(t[..., None])
         worlds = world_count(*parts)
-        for name, part, inner in (("position", parts[1], 3), ("rotation", parts[2], 4)):
-            if tuple(part.shape[1:]) != (count, inner):
-                raise UserError(f"ContactScene.numbers.{name}: expected (world, {count}, {inner}), got {tuple(part.shape)}")
         return torch.cat([expand_worlds(part, worlds) for part in parts], dim=-1)
 
 
@@ -213,11 +216,11 @@ class ContactRollout(nn.Module):
         window: int | None = None, anchors: bool = False,
     ):  # fmt: skip
         super().__init__()
-        if not frame_rate > 0.0 or frame_count < 1 or substeps < 1:
-            raise UserError(
-                "ContactRollout: expected frame_rate > 0, frame_count and substeps of at least 1, got "
-                f"{frame_rate}, {frame_count}, {substeps}"
-            )
+        require_rate("ContactRollout", frame_rate)
+        require_counts(
+            "ContactRollout", frame_count=frame_count, substeps=substeps, chunk=chunk, pair_capacity=pair_capacity,
+            contact_capacity=contact_capacity,
+        )  # fmt: skip
         check_window("ContactRollout.window", window)
         self.tree, self.scene, self.window = tree, scene, window
         self.frame_rate, self.frame_count, self.substeps = float(frame_rate), int(frame_count), int(substeps)
@@ -227,7 +230,7 @@ class ContactRollout(nn.Module):
         points = torch.tensor([shape.point_count for shape in scene.shapes], dtype=torch.int32)
         most = int(torch.maximum(at_once, points[:, None] * (scene.features > 0)).sum())
         self.contact_capacity = contact_capacity or max(1, min(most, MOST_CONTACTS))
-        self.chunk = chunk or max(1, min(CHUNK_STEPS // self.substeps, self.frame_count))
+        self.chunk = int(chunk) if chunk else max(1, min(CHUNK_STEPS // self.substeps, self.frame_count))
         self.tables, self.anchors = tables(tree), bool(anchors)
 
     def forward(
@@ -244,6 +247,8 @@ class ContactRollout(nn.Module):
         stretch: Tensor | None = None,
     ) -> ContactTrajectory:
         tree, scene, q, v = self.tree, self.scene, state.position, state.velocity
+        require_shape("ContactRollout.state.position", q, (tree.coordinate_count,))
+        require_shape("ContactRollout.state.velocity", v, (tree.rate_count,))
         gravity = q.new_tensor([[0.0, 0.0, -9.81]]) if gravity is None else gravity
         controls = q.new_zeros(1, 1, len(tree.actuators)) if controls is None else controls
         wrenches = q.new_zeros(1, 1, len(tree.links), 6) if wrenches is None else wrenches
@@ -262,18 +267,17 @@ class ContactRollout(nn.Module):
         slots = int(scene.features.sum()) if self.anchors else 0
         stretch = q.new_zeros(1, slots, 3) if stretch is None else stretch
         grip = q.new_tensor([GRIP if self.anchors else (0.0, 0.0)]) if grip is None else grip
+        require_shape("ContactRollout.grip", grip, (2,))
         if self.anchors and not bool((grip.detach()[..., 0] > 0.0).all() and (grip.detach()[..., 1:] >= 0.0).all()):
             raise UserError(f"ContactRollout.grip: expected a stiffness above 0 and a time of at least 0, got {grip.tolist()}")
         for name, tensor, inner in (
-            ("state.position", q, (tree.coordinate_count,)), ("state.velocity", v, (tree.rate_count,)),
-            ("gravity", gravity, (3,)),
-            ("numbers", numbers, (len(scene.shapes), 16)), ("points", points, (scene.point_count, 3)),
-            ("grip", grip, (2,)), ("stretch", stretch, (slots, 3)),
+            ("gravity", gravity, (3,)), ("numbers", numbers, (len(scene.shapes), 16)),
+            ("points", points, (scene.point_count, 3)), ("stretch", stretch, (slots, 3)),
         ):  # fmt: skip
-            if tensor.dim() != 1 + len(inner) or tuple(tensor.shape[1:]) != inner:
-                expected = ", ".join(map(str, ("world", *inner)))
-                raise UserError(f"ContactRollout.{name}: expected shape ({expected}), got {tuple(tensor.shape)}")
-        packed = pack_links(linkage), pack_dofs(linkage), pack_actuators(linkage)
+            require_shape(f"ContactRollout.{name}", tensor, inner)
+            require_numbers(f"ContactRollout.{name}", tensor)
+        require_loads("ContactRollout", tree, self.frame_count, controls, wrenches)
+        packed = pack(tree, linkage)
         worlds = world_count(q, v, gravity, controls, wrenches, numbers, points, values, grip, stretch, *packed)
         q, v, stretch = (expand_worlds(t, worlds) for t in (q, v, stretch))
         shared = [t.to(q.device) for t in (scene.table, scene.features, scene.slots)]

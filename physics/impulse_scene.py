@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import SdfGrid, State, expand_worlds, world_count
-from physics.articulation import Linkage, Topology, pack_actuators, pack_dofs, pack_links, tables
+from physics.articulation import Linkage, Topology, pack, tables
 from physics.contact_scene import ContactScene
 from physics.impulse_step import impulse_step
+from physics.rollout_check import require_counts, require_loads, require_numbers, require_rate, require_shape
 
 CHUNK_SEGMENTS = 16  # segments a call of the step op
 MOST_PAIRS, MOST_CONTACTS, MOST_TOUCHING = 4096, 512, 24
@@ -93,11 +94,13 @@ class ImpulseRollout(nn.Module):
         pair_capacity: int | None = None, contact_capacity: int | None = None, chunk: int | None = None,
     ):  # fmt: skip
         super().__init__()
+        require_rate("ImpulseRollout", frame_rate)
+        require_counts(
+            "ImpulseRollout", frame_count=frame_count, substeps=substeps, most_impacts=most_impacts,
+            most_touching=most_touching, pair_capacity=pair_capacity, contact_capacity=contact_capacity, chunk=chunk,
+        )  # fmt: skip
         rest_speed = 2.0 * GRAVITY / (frame_rate * substeps) if rest_speed is None else rest_speed
-        for name, value in (
-            ("frame_rate", frame_rate), ("frame_count", frame_count), ("substeps", substeps), ("most_impacts", most_impacts),
-            ("rest_speed", rest_speed), ("skin", skin),
-        ):  # fmt: skip
+        for name, value in (("rest_speed", rest_speed), ("skin", skin)):
             if not value > 0:
                 raise UserError(f"ImpulseRollout.{name}: expected a positive number, got {value!r}")
         self.tree, self.scene = tree, scene
@@ -107,7 +110,9 @@ class ImpulseRollout(nn.Module):
         self.pair_capacity = pair_capacity or max(1, min(pairs, MOST_PAIRS))
         self.contact_capacity = contact_capacity or max(1, min(int(scene.features.sum()), MOST_CONTACTS))
         self.most_touching = most_touching or min(self.contact_capacity, MOST_TOUCHING)
-        self.chunk = chunk or max(1, min(CHUNK_SEGMENTS // (self.substeps + self.most_impacts), self.frame_count))
+        self.chunk = (
+            int(chunk) if chunk else max(1, min(CHUNK_SEGMENTS // (self.substeps + self.most_impacts), self.frame_count))
+        )
         self.tables = tables(tree)
 
     def forward(
@@ -122,6 +127,8 @@ class ImpulseRollout(nn.Module):
         grid: SdfGrid | None = None,
     ) -> ImpulseTrajectory:
         tree, scene, q, v = self.tree, self.scene, state.position, state.velocity
+        require_shape("ImpulseRollout.state.position", q, (tree.coordinate_count,))
+        require_shape("ImpulseRollout.state.velocity", v, (tree.rate_count,))
         gravity = q.new_tensor([[0.0, 0.0, -GRAVITY]]) if gravity is None else gravity
         controls = q.new_zeros(1, 1, len(tree.actuators)) if controls is None else controls
         wrenches = q.new_zeros(1, 1, len(tree.links), 6) if wrenches is None else wrenches
@@ -137,18 +144,14 @@ class ImpulseRollout(nn.Module):
         frame = q.new_tensor([[0.0, 0.0, 0.0, 1.0]])
         if grid is not None:
             frame = torch.cat([grid.origin, grid.origin.new_tensor([grid.spacing])])[None]
-        frames_of = [t.shape[1] if t.dim() > 1 and t.shape[1] != 1 else 1 for t in (controls, wrenches)]
         for name, tensor, inner in (
-            ("state.position", q, (tree.coordinate_count,)), ("state.velocity", v, (tree.rate_count,)),
             ("gravity", gravity, (3,)), ("numbers", numbers, (len(scene.shapes), 16)),
             ("points", points, (scene.point_count, 3)),
-            ("controls", controls, (self.frame_count if frames_of[0] > 1 else 1, len(tree.actuators))),
-            ("wrenches", wrenches, (self.frame_count if frames_of[1] > 1 else 1, len(tree.links), 6)),
         ):  # fmt: skip
-            if tensor.dim() != 1 + len(inner) or tuple(tensor.shape[1:]) != inner:
-                expected = ", ".join(map(str, ("world", *inner)))
-                raise UserError(f"ImpulseRollout.{name}: expected shape ({expected}), got {tuple(tensor.shape)}")
-        packed = pack_links(linkage), pack_dofs(linkage), pack_actuators(linkage)
+            require_shape(f"ImpulseRollout.{name}", tensor, inner)
+            require_numbers(f"ImpulseRollout.{name}", tensor)
+        require_loads("ImpulseRollout", tree, self.frame_count, controls, wrenches)
+        packed = pack(tree, linkage)
         worlds = world_count(q, v, gravity, controls, wrenches, numbers, points, values, *packed)
         q, v = expand_worlds(q, worlds), expand_worlds(v, worlds)
         shared = [t.to(q.device) for t in (scene.table, scene.features, *self.tables)]

@@ -30,7 +30,7 @@ class Rollout(nn.Module):
     Forward: see the arguments; each has a leading world axis. Returns a Trajectory.
     Raises: UserError for a kind that is not known or a horizon below one frame.
     Gradient: exact for the discrete motion, times of impact included; leaves out changes in the number of impacts. With
-        `window` it is biased: it leaves out what reaches a frame through the state at its window's beginning (`physics.windows`).
+        `window` it is biased: it leaves out what reaches a frame through its window's first state (`physics.windows`).
     """
 
     def __init__(

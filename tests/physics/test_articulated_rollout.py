@@ -351,7 +351,7 @@ def test_link_velocities_are_the_derivative_of_positions():
 
 @pytest.mark.parametrize(
     ("options", "match"),
-    [({"integrator": "euler"}, "integrator: expected one of implicit"), ({"substeps": 0}, "substeps: expected a positive")],
+    [({"integrator": "euler"}, "integrator: expected one of implicit"), ({"substeps": 1.5}, "substeps: expected a whole")],
 )
 def test_a_wrong_setting_is_named(options, match):
     with pytest.raises(UserError, match=match):
@@ -366,3 +366,13 @@ def test_a_wrong_shape_is_named():
         rollout(State(torch.zeros(1, 3), torch.zeros(1, 2)), linkage)
     with pytest.raises(UserError, match=r"wrenches: expected shape \(world, 2, 2, 6\)"):
         rollout(state, linkage, wrenches=torch.zeros(1, 3, 2, 6))
+    with pytest.raises(UserError, match=r"mass: expected shape \(world, 2\), got \(1, 3\)"):
+        rollout(state, hanging_chain(3)[1])
+
+
+def test_a_control_that_is_no_number_is_named_and_not_clamped():
+    tree = tree_of([REVOLUTE], [-1], [(0, 0)])
+    rollout = ArticulatedRollout(tree, frame_rate=10.0, frame_count=2)
+    state = State(torch.zeros(1, 1), torch.zeros(1, 1))
+    with pytest.raises(UserError, match="controls: expected numbers, got NaN"):
+        rollout(state, plain_linkage(tree), controls=torch.full((1, 1, 1), torch.nan))

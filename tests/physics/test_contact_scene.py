@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import SdfGrid
-from physics.contact_scene import ContactScene, Shape
+from physics.contact_scene import ContactRollout, ContactScene, Shape
 from tests.physics.contact_scenes import GROUND, ONE, box_linkage, free_state, rollout
 from tests.physics.trees import plain_linkage, tree_of
 
@@ -190,7 +190,14 @@ def test_errors_name_what_is_wrong():
         scene.numbers(exponent=1.0)
     with pytest.raises(UserError, match="friction: expected at least 0, got nan"):
         scene.numbers(friction=torch.tensor([float("nan")]))
+    with pytest.raises(UserError, match=r"size\[1\]: expected sizes above 0 of the box"):
+        scene.numbers(size=[None, torch.tensor([[0.1, 0.1, float("nan")]])])
     state = free_state(torch.tensor([[0.0, 0.0, 0.05]]), torch.zeros(1, 6))
+    with pytest.raises(UserError, match=r"wrenches: expected shape \(world, 10, 1, 6\), got \(1, 3, 1, 6\)"):
+        run = ContactRollout(ONE, scene, frame_rate=100, frame_count=10)
+        run(state, box_linkage(HALF), scene.numbers(), wrenches=torch.zeros(1, 3, 1, 6))
+    with pytest.raises(UserError, match="numbers: expected numbers, got NaN"):
+        rollout(scene, 0.02, 1e-3)(state, box_linkage(HALF), scene.numbers() * float("nan"))
     with pytest.raises(UserError, match="at most 2 contacts, got 4"):
         rollout(scene, 0.02, 1e-3, contact_capacity=2)(state, box_linkage(HALF), scene.numbers())
     in_grid = ContactScene(ONE, [Shape("grid", -1, (1.0,)), box])
