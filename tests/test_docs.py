@@ -31,6 +31,13 @@ def test_geometry_page_runs(tmp_path):
 
 
 @pytest.mark.slow
+def test_rendering_page_runs(tmp_path):
+    position, albedo, mask = output_of("rendering.md", tmp_path).strip().splitlines()
+    assert float(position.split()[-1]) < 0.03 and float(albedo.split()[-1]) < 0.05
+    assert mask.endswith("True")
+
+
+@pytest.mark.slow
 def test_extending_page_runs(tmp_path):
     output = output_of("extending.md", tmp_path)
     assert "5 gradients, 0 failed" in output

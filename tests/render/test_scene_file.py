@@ -2,9 +2,12 @@
 
 import copy
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,7 +18,7 @@ from render.camera import focal_from_fov
 from render.image_file import write_png
 from render.render_file import RenderFile, scaled_film
 from render.scene import Ball, Body, DirectionalLight, Plane, PointLight
-from render.scene_file import SceneFile, read_scene
+from render.scene_file import SECTIONS, SceneFile, read_scene
 
 BASE: dict[str, Any] = {
     "camera": {"position": [0, -3, 0.5], "target": [0, 0, 0], "fov": 40},
@@ -166,6 +169,20 @@ def test_yaml_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
         read_scene(path)
     with pytest.raises(UserError, match="expected a file"):
         read_scene(tmp_path / "none.yaml")
+
+
+def test_the_file_of_the_documentation_is_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rendering.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    path = written(tmp_path, {})
+    (tmp_path / "tetra.obj").rename(tmp_path / "bunny.obj")
+    cv2.imwrite(str(tmp_path / "wood.jpg"), np.full((4, 4, 3), 128, np.uint8))
+    path.write_text(block)
+    file = read_scene(path)
+    assert len(file.scene.bodies) == 5 and file.names[0] == "bunny" and file.film.columns == 640
+    table = page[page.index("| section | keys |") :]
+    for section in SECTIONS[1:]:
+        assert f"| `{section}` |" in table
 
 
 def test_films_keep_their_proportions(tmp_path: Path) -> None:
