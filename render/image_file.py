@@ -41,7 +41,7 @@ def read_image(path: str | Path, linear: bool = False) -> Tensor:
         raise UserError(f"{name}: expected an image of 8 or 16 bits, got what cannot be read; remedy: convert it to PNG")
     values = stored.reshape(*stored.shape[:2], -1)
     values = values[..., 2::-1] if values.shape[2] >= 3 else values[..., :1]  # files are blue, green, red to OpenCV
-    image = torch.from_numpy(np.ascontiguousarray(values, np.float32) / np.float32(np.iinfo(stored.dtype).max))
+    image = torch.from_numpy(np.ascontiguousarray(values, np.float32) / np.float32(255 if stored.dtype == np.uint8 else 65535))
     return image if linear else srgb_inverse(image)
 
 
