@@ -11,7 +11,6 @@ Links are sorted so that parents come first. Joint coordinates follow that order
 (the convention of MuJoCo, with quaternions x, y, z, w). A link's frame is its joint's frame.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,8 @@ from torch import Tensor
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import expand_worlds, world_count
-from physics.robot_spec import ACTUATOR_KINDS, JOINT_KINDS, JointSpec, RobotSpec
+from physics.robot_check import check_tree
+from physics.robot_spec import ACTUATOR_KINDS, JOINT_KINDS, RobotSpec
 
 FIXED, FREE, REVOLUTE, PRISMATIC, SPHERICAL = 0, 1, 2, 3, 4
 COORDINATES = (0, 7, 1, 1, 4)
@@ -100,93 +100,30 @@ class Linkage(NamedTuple):
 def topology(spec: RobotSpec) -> Topology:
     """Sort the links of a robot, parents first, and check the tree.
 
-    Raises: UserError for a cycle, a link with two parents or none, an unknown link or joint, a name used twice, a joint axis
-    of no length, an unknown kind; Unsupported for a free joint below a link and for an actuator of a joint without one
-    degree of freedom, for a spring or limits of a free joint. The message names the link or joint.
+    Raises: as `physics.robot_check.check_tree`; UserError where every joint is fixed; Unsupported for a free joint below a
+    link, and for a spring or limits of a free joint. The message names the link or joint.
     """
-    where = f"robot {spec.name!r}"
-    names = [link.name for link in spec.links]
-    for what, given in (
-        ("link", names),
-        ("joint", [j.name for j in spec.joints]),
-        ("actuator", [a.name for a in spec.actuators]),
-    ):
-        twice = sorted({name for name in given if given.count(name) > 1})
-        if twice:
-            raise UserError(f"{where}: expected different names, got {what} {twice[0]!r} twice; remedy: rename one")
-    if not names:
-        raise UserError(f"{where}: expected at least one link, got none")
-    above: dict[str, JointSpec] = {}
-    for joint in spec.joints:
-        _check_joint(where, joint, names)
-        if joint.child in above:
-            raise UserError(
-                f"{where}: link {joint.child!r} has two parents, by joints {above[joint.child].name!r} and {joint.name!r}; "
-                "expected a tree; remedy: remove one joint"
-            )
-        above[joint.child] = joint
-    loose = [name for name in names if name not in above]
-    if loose:
-        raise UserError(f"{where}: link {loose[0]!r} hangs on no joint; remedy: a fixed or free joint with parent None")
-    order: list[str] = []
-    waiting = list(names)
-    while waiting:
-        ready = [name for name in waiting if above[name].parent is None or above[name].parent in order]
-        if not ready:
-            joint = above[waiting[0]]
-            raise UserError(
-                f"{where}: links {', '.join(map(repr, waiting))} form a cycle (joint {joint.name!r} hangs {joint.child!r} on "
-                f"{joint.parent!r}); expected a tree from the world; remedy: give one of them the parent None"
-            )
-        order.append(ready[0])
-        waiting.remove(ready[0])
-    joints = [above[name] for name in order]
+    joints = check_tree(spec)
+    for joint in joints:
+        if joint.kind == "free" and joint.parent is not None:
+            raise Unsupported(f"joint {joint.name!r}: a free joint hangs on the world, got the parent {joint.parent!r}")
+        if joint.kind == "free" and (joint.stiffness or joint.lower is not None or joint.upper is not None):
+            raise Unsupported(f"joint {joint.name!r}: a free joint has no spring and no limits; remedy: leave them out")
     kinds = [JOINT_KINDS.index(joint.kind) for joint in joints]
     if not any(RATES[k] for k in kinds):
-        raise UserError(f"{where}: expected at least one joint that moves, got fixed ones only")
-    driven = []
-    for actuator in spec.actuators:
-        found = [i for i, joint in enumerate(joints) if joint.name == actuator.joint]
-        if not found:
-            known = ", ".join(joint.name for joint in joints)
-            raise UserError(f"{where}: actuator {actuator.name!r} drives joint {actuator.joint!r}, expected one of {known}")
-        if actuator.kind not in ACTUATOR_KINDS:
-            raise UserError(
-                f"{where}: actuator {actuator.name!r}: expected one of {', '.join(ACTUATOR_KINDS)}, got {actuator.kind!r}"
-            )
-        if RATES[kinds[found[0]]] != 1:
-            raise Unsupported(
-                f"{where}: actuator {actuator.name!r} drives the {joints[found[0]].kind} joint {actuator.joint!r}; expected a "
-                "revolute or prismatic one; remedy: an external wrench, or a chain of revolute joints"
-            )
-        driven.append(found[0])
+        raise UserError(f"robot {spec.name!r}: expected at least one joint that moves, got fixed ones only")
+    order = [joint.child for joint in joints]
+    names = [joint.name for joint in joints]
     return Topology(
         spec.name,
         tuple(order),
-        tuple(joint.name for joint in joints),
+        tuple(names),
         tuple(-1 if joint.parent is None else order.index(joint.parent) for joint in joints),
         tuple(kinds),
         tuple(actuator.name for actuator in spec.actuators),
-        tuple(driven),
+        tuple(names.index(actuator.joint) for actuator in spec.actuators),
         tuple(ACTUATOR_KINDS.index(actuator.kind) for actuator in spec.actuators),
     )
-
-
-def _check_joint(where: str, joint: JointSpec, names: Sequence[str]) -> None:
-    name, kind = joint.name, joint.kind
-    if kind not in JOINT_KINDS:
-        raise UserError(f"{where}: joint {name!r}: expected one of {', '.join(JOINT_KINDS)}, got {kind!r}")
-    for end in (joint.parent, joint.child):
-        if end is not None and end not in names:
-            raise UserError(f"{where}: joint {name!r} names link {end!r}, expected one of {', '.join(names)}")
-    if joint.parent == joint.child:
-        raise UserError(f"{where}: joint {name!r} hangs link {joint.child!r} on itself: a cycle; expected a tree")
-    if kind == "free" and joint.parent is not None:
-        raise Unsupported(f"{where}: joint {name!r}: a free joint hangs on the world, got parent {joint.parent!r}")
-    if kind == "free" and (joint.stiffness or joint.lower is not None or joint.upper is not None):
-        raise Unsupported(f"{where}: joint {name!r}: a free joint has no spring and no limits; remedy: leave them out")
-    if kind in ("revolute", "prismatic") and not sum(a * a for a in joint.axis) > 1e-12:
-        raise UserError(f"{where}: joint {name!r}: expected an axis of some length, got {joint.axis}")
 
 
 def unit(vector: Tensor) -> Tensor:
@@ -272,6 +209,19 @@ def check_shapes(tree: Topology, linkage: Linkage) -> None:
             raise UserError(f"robot {tree.name!r}: {field}: expected torch.float32, got {tensor.dtype}; remedy: .float()")
 
 
+def _owner(tree: Topology, field: str, wrong: Tensor) -> str:
+    """Robot and link, joint or actuator of the first number of a field that is wrong (world, item)."""
+    number = int(wrong.any(0).nonzero()[0])
+    if field in ("armature", "damping", "friction", "friction_width"):
+        number = max(b for b, first in enumerate(tree.first_rates) if first <= number and RATES[tree.kinds[b]])
+    noun, names = "joint", tree.joints
+    if field in ("mass", "center_of_mass", "inertia"):
+        noun, names = "link", tree.links
+    elif field in Linkage._fields[-6:]:
+        noun, names = "actuator", tree.actuators
+    return f"robot {tree.name!r}: {noun} {names[number]!r}"
+
+
 def check_linkage(tree: Topology, linkage: Linkage) -> None:
     """Raise UserError, naming link or joint, where shapes or values cannot be stepped. Reads values on the host."""
     check_shapes(tree, linkage)
@@ -282,14 +232,22 @@ def check_linkage(tree: Topology, linkage: Linkage) -> None:
             raise UserError(
                 f"robot {tree.name!r}: link {name!r} has the mass {value:.4g} kg; expected a finite one of at least 0"
             )
-    for what, values in (("armature", linkage.armature), ("damping", linkage.damping), ("dry friction", linkage.friction)):
-        least = values.detach().amin(0)
-        if not bool((least >= 0.0).all()):
-            rate = int((~(least >= 0.0)).nonzero()[0])
-            joint = max(b for b, first in enumerate(tree.first_rates) if first <= rate and RATES[tree.kinds[b]])
-            raise UserError(
-                f"robot {tree.name!r}: joint {tree.joints[joint]!r}: {what} {float(least[rate]):.4g}, expected at least 0"
-            )
+    for field in Linkage._fields:
+        values = getattr(linkage, field).detach()
+        wrong = ~torch.isfinite(values)[..., None].flatten(2).all(-1)
+        if bool(wrong.any()):
+            raise UserError(f"{_owner(tree, field, wrong)}: {field}: expected finite numbers, got one that is not")
+    for field in ("armature", "damping", "friction", "friction_width", "limit_stiffness", "limit_damping"):
+        values = getattr(linkage, field).detach()
+        if bool((values < 0.0).any()):
+            least = float(values.amin())
+            raise UserError(f"{_owner(tree, field, values < 0.0)}: {field} {least:.4g}, expected at least 0")
+    wrong = (linkage.friction > 0.0) & (linkage.friction_width == 0.0)
+    if bool(wrong.any()):
+        raise UserError(f"{_owner(tree, 'friction_width', wrong)}: friction_width: expected a number above 0, got 0")
+    wrong = linkage.lower > linkage.upper
+    if bool(wrong.any()):
+        raise UserError(f"{_owner(tree, 'lower', wrong)}: expected lower <= upper")
     below = mass.tolist()
     for b in reversed(range(links)):
         rate = tree.first_rates[b]

@@ -155,8 +155,8 @@ class ContactScene:
             else:
                 require_shape(f"ContactScene.numbers.size[{n}]", one, (SIZES[shape.kind],))
                 if not bool((one.detach() > 0.0).all()):
-                    least = one.detach().amin(0).tolist()
-                    raise UserError(f"ContactScene.numbers.size[{n}]: expected sizes above 0 of the {shape.kind}, got {least}")
+                    got = one.detach().amin(0).tolist()
+                    raise UserError(f"ContactScene.numbers.size[{n}]: expected sizes above 0 of the {shape.kind}, got {got}")
             sizes.append(nn.functional.pad(one, (0, 4 - one.shape[1])))
         for name, part, inner in (("position", position, 3), ("rotation", rotation, 4)):
             if part is not None:

@@ -22,18 +22,18 @@ and names of parameters. A RobotSpec that was imported takes them by `edits`: {"
 import ast
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dvc.errors import UserError
-from dvc.records import Bodies, Mesh, State, expand_worlds
+from dvc.records import Bodies, Mesh, State, expand_worlds, world_count
 from geometry.mass_properties import MassProperties
 from geometry.mesh_io import read_mesh
 from physics.articulation import COORDINATES, FAR, FREE, RATES, SPHERICAL, Linkage, Topology, check_linkage, topology, unit
-from physics.link_mass import COLUMNS, Solids, mass_of_links, matrices, with_body
+from physics.link_mass import Solids, mass_of_links, matrices, with_body
+from physics.robot_check import check_spec
 from physics.robot_spec import ActuatorSpec, InertialSpec, JointSpec, LinkSpec, RobotSpec, ShapeSpec
 
 LIMIT_STIFFNESS = 1.0e3  # [N m/rad] or [N/m]
@@ -66,10 +66,12 @@ def evaluate(text: str, values: Values, where: str) -> Any:
         raise UserError(f"{where}: expected numbers, parameters and + - * / ** in {text!r}, got {ast.dump(node)[:40]}")
 
     try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError:
-        raise UserError(f"{where}: expected a number or an expression, got {text!r}") from None
-    return of(tree.body)
+        value = of(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ZeroDivisionError, OverflowError):
+        raise UserError(f"{where}: expected a number or an expression that has a value, got {text!r}") from None
+    if isinstance(value, complex):
+        raise UserError(f"{where}: expected a real number, got {value:.4g} of {text!r}")
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -87,7 +89,13 @@ def _named(value: Any) -> dict[str, dict]:
     """{name: fields}, from such a mapping or from a list of specs."""
     plain = _plain(value)
     if isinstance(plain, list):
+        if not all(isinstance(item, dict) and "name" in item for item in plain):
+            raise UserError(f"Robot: expected a name for each link, joint and actuator in a list, got {str(plain)[:80]}")
+        if len({item["name"] for item in plain}) < len(plain):
+            raise UserError(f"Robot: expected names that differ, got {', '.join(repr(item['name']) for item in plain)}")
         return {item["name"]: {key: v for key, v in item.items() if key != "name"} for item in plain}
+    if not isinstance(plain, dict) or not all(isinstance(fields or {}, dict) for fields in plain.values()):
+        raise UserError(f"Robot: expected links, joints and actuators as mappings from names to fields, got {str(plain)[:80]}")
     return {name: dict(fields or {}) for name, fields in plain.items()}
 
 
@@ -98,11 +106,11 @@ class Robot(nn.Module):
         links, joints, actuators: {name: fields of LinkSpec, JointSpec, ActuatorSpec}; `spec`: a RobotSpec in their place.
         parameters: {name: default value}. edits: {"joints.NAME.field": value} (a dot and a number into a list) over a spec.
         limit_stiffness, limit_damping, friction_width: of all joints, see `Linkage`; numbers or expressions.
-    Forward: parameters by name, tensors (world,) or (); the others have their defaults -> Linkage. A mass from shapes and
-        densities is computed anew in each call.
+    Forward: parameters by name, tensors (world,) or () or numbers; the others have their defaults -> Linkage. A mass from
+        shapes and densities is computed anew in each call.
     Gradient: complete, to every parameter.
-    Raises: UserError, one line that names link or joint: see `physics.articulation.topology` and `check_linkage`; a link whose
-        shape has no volume, a mesh that is missing, open or inside out; a field, shape or parameter that is not known.
+    Raises: UserError, one line that names link or joint: at the defaults whatever `physics.robot_check.check_spec` refuses,
+        in a call whatever `check_linkage` does; a mesh that is open or inside out; a field or parameter that is not known.
     """
 
     def __init__(
@@ -125,11 +133,16 @@ class Robot(nn.Module):
         if spec is not None:
             links, joints, actuators, name = spec.links, spec.joints, spec.actuators, spec.name
         self.fields = {"links": _named(links), "joints": _named(joints or {}), "actuators": _named(actuators or {})}
-        self.parameters_by_name = {str(key): float(value) for key, value in dict(parameters or {}).items()}
+        self.parameters_by_name = {}
+        for key, value in dict(parameters or {}).items():
+            if not isinstance(value, (int, float)):
+                raise UserError(f"Robot.parameters: {key!r}: expected a number, its default, got {value!r}")
+            self.parameters_by_name[str(key)] = float(value)
         for path, value in dict(edits or {}).items():
             self._edit(path, _plain(value))
         self.limits = (limit_stiffness, limit_damping, friction_width)
         self.spec = self._spec(name)
+        check_spec(self.spec)
         self.topology: Topology = topology(self.spec)
         self._meshes = self._read_meshes()
 
@@ -139,17 +152,22 @@ class Robot(nn.Module):
     def _edit(self, path: str, value: Any) -> None:
         *way, last = path.split(".")
         place: Any = self.fields
-        for step in way:
-            known = place.keys() if isinstance(place, dict) else map(str, range(len(place)))
-            if step not in known:
+        for depth, step in enumerate((*way, last)):
+            known = list(place) if isinstance(place, dict) else [str(n) for n in range(len(place))]
+            is_new_field = depth == len(way) >= 2 and isinstance(place, dict)
+            if step not in known and not is_new_field:
                 raise UserError(f"Robot.edits: {path!r}: expected one of {', '.join(known)} in place of {step!r}")
-            place = place[step] if isinstance(place, dict) else place[int(step)]
+            if depth < len(way):
+                place = place[step] if isinstance(place, dict) else place[int(step)]
+                if not isinstance(place, (dict, list)):
+                    raise UserError(f"Robot.edits: {path!r}: {step!r} has no fields, it is {place!r}")
         place[last if isinstance(place, dict) else int(last)] = value
 
     def _spec(self, name: str) -> RobotSpec:
         """The description at the defaults, which is what is checked."""
 
         def numbers(value: Any, where: str) -> Any:
+            """Expressions evaluated, lists as tuples."""
             if isinstance(value, dict):
                 return {key: numbers(item, f"{where}.{key}") for key, item in value.items()}
             if isinstance(value, list):
@@ -188,9 +206,7 @@ class Robot(nn.Module):
         meshes = {}
         for link in self.spec.links:
             for shape in link.shapes if link.inertial is None else ():
-                if shape.kind == "mesh" and shape.massive:
-                    if shape.file is None or not Path(shape.file).is_file():
-                        raise UserError(f"link {link.name!r}: expected the file of its mesh, got {shape.file!r}")
+                if shape.kind == "mesh" and shape.massive and shape.file is not None:
                     vertices, faces = read_mesh(shape.file)
                     meshes[shape.file] = Mesh(torch.from_numpy(vertices)[None], torch.from_numpy(faces).int())
         return meshes
@@ -199,7 +215,14 @@ class Robot(nn.Module):
         unknown = [name for name in parameters if name not in self.parameters_by_name]
         if unknown:
             raise UserError(f"Robot: expected parameters among {', '.join(self.parameters_by_name)}, got {unknown[0]!r}")
-        device = next(iter(parameters.values())).device if parameters else torch.device("cpu")
+        for name, value in parameters.items():
+            if isinstance(value, Tensor) and (value.dim() > 1 or not value.numel()):
+                raise UserError(f"Robot: {name}: expected a number, () or (world,), got the shape {tuple(value.shape)}")
+            if not isinstance(value, (Tensor, int, float)):
+                raise UserError(f"Robot: {name}: expected a tensor or a number, got {type(value).__name__}")
+        tensors = [value for value in parameters.values() if isinstance(value, Tensor)]
+        world_count(*(value.reshape(-1) for value in tensors))
+        device = tensors[0].device if tensors else torch.device("cpu")
         reader = _Reader({**self.parameters_by_name, **parameters}, device)
         tree = self.topology
         links = [self.fields["links"][name] for name in tree.links]
@@ -249,12 +272,6 @@ class Robot(nn.Module):
             shapes = [shape for _, shape in members]
             if kind == "mesh":
                 continue
-            if kind not in COLUMNS:
-                raise UserError(f"link {names[members[0][0]]!r}: expected a shape among {', '.join(COLUMNS)}, got {kind!r}")
-            for number, shape in members:
-                if len(shape.get("size", ())) != COLUMNS[kind]:
-                    got = len(shape.get("size", ()))
-                    raise UserError(f"link {names[number]!r}: a {kind} has {COLUMNS[kind]} sizes, got {got}")
             sizes = reader.stack([shape["size"] for shape in shapes], ("size",))
             self._check_sizes(kind, sizes, [number for number, _ in members])
             solids.append(

@@ -5,20 +5,43 @@ positive generalized inertia about it: mass for a sliding joint, n . I n + m |n 
 or an armature. Links without mass are allowed between others (several joints in a row).
 """
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from dvc.errors import UserError
+from dvc.errors import Unsupported, UserError
 from physics.robot_mass import about, inertial_of_link, volume
-from physics.robot_spec import ACTUATOR_KINDS, JOINT_KINDS, SHAPE_KINDS, JointSpec, LinkSpec, RobotSpec, ShapeSpec
+from physics.robot_spec import (
+    ACTUATOR_KINDS,
+    JOINT_KINDS,
+    SHAPE_KINDS,
+    JointSpec,
+    LinkSpec,
+    Quaternion,
+    RobotSpec,
+    ShapeSpec,
+    Vector,
+)
 
 SIZES = {"sphere": 1, "capsule": 2, "box": 3, "rounded_box": 4, "ellipsoid": 3, "cylinder": 2, "plane": 0, "mesh": 3}
 AXIS_KINDS = ("revolute", "prismatic")
+TYPES: dict[Any, str] = {
+    float: "a number",
+    float | None: "a number or none",
+    str: "a name",
+    str | None: "a name or none",
+    Vector: "3 numbers",
+    Quaternion: "4 numbers",
+    tuple[float, ...]: "a list of numbers",
+    tuple[Vector, Vector, Vector]: "3 rows of 3 numbers",
+}
 _SMALLEST = 1e-18  # [kg] or [kg m^2]: what rounding leaves of zero
 
 
@@ -28,13 +51,10 @@ def check_spec(spec: RobotSpec) -> None:
     Raises: UserError, one line that names the link, joint or actuator: names met twice; a joint tree with a cycle, with a
         link that two joints carry or none; unknown kinds; NaN and infinite numbers; negative mass, density, damping;
         an inertia that is not symmetric and positive; a shape without volume; a mesh whose file is missing; a zero axis;
-        limits in the wrong order; a joint beyond which nothing has mass; an actuator of an unknown joint.
+        limits in the wrong order; a joint beyond which nothing has mass; an actuator of an unknown joint; a value of another
+        type than its field. Unsupported as `check_tree`.
     """
-    _unique("link", (link.name for link in spec.links))
-    _unique("joint", (joint.name for joint in spec.joints))
-    _unique("actuator", (actuator.name for actuator in spec.actuators))
-    if not spec.links:
-        raise UserError(f"robot {spec.name!r}: expected at least one link, got none")
+    order = check_tree(spec)
     _finite(f"robot {spec.name!r}", gravity=spec.gravity)
     for link in spec.links:
         _check_link(link)
@@ -42,9 +62,62 @@ def check_spec(spec: RobotSpec) -> None:
         _check_shape(f"ground: shape {number} ({shape.kind})", shape, massive=False)
     for joint in spec.joints:
         _check_joint(joint)
-    order = _check_tree(spec)
-    _check_actuators(spec)
+    for actuator in spec.actuators:
+        place = f"actuator {actuator.name!r}"
+        _finite(place, gear=actuator.gear)
+        _ordered(place, actuator.lower, actuator.upper)
+        _not_negative(place, kp=actuator.kp, kd=actuator.kd, limit=actuator.limit)
     _check_moving_mass(spec, order)
+
+
+def check_tree(spec: RobotSpec) -> list[JointSpec]:
+    """The joints, those above a link before it, of a description whose links form a tree; numbers are not looked at.
+
+    Raises: UserError that names the link, joint or actuator: names met twice; a cycle, a link with two joints or none; unknown
+        kinds, links and joints; a value of another type than its field. Unsupported for an actuator of a joint without one
+        degree of freedom.
+    """
+    _unique("link", (link.name for link in spec.links))
+    _unique("joint", (joint.name for joint in spec.joints))
+    _unique("actuator", (actuator.name for actuator in spec.actuators))
+    if not spec.links:
+        raise UserError(f"robot {spec.name!r}: expected at least one link, got none")
+    for link in spec.links:
+        _check_types(f"link {link.name!r}", link)
+    for joint in spec.joints:
+        place = f"joint {joint.name!r}"
+        _check_types(place, joint)
+        if joint.kind not in JOINT_KINDS:
+            raise UserError(f"{place}: kind: expected one of {', '.join(JOINT_KINDS)}, got {joint.kind!r}")
+    order = _order(spec)
+    _check_actuators(spec)
+    return order
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value has the type that a field declares; whole numbers are numbers."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        parts = parts[:1] * len(value) if isinstance(value, tuple) and parts[-1] is Ellipsis else parts
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _check_types(place: str, record: Any) -> None:
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if not _fits(value, field.type):
+            raise UserError(f"{place}: {field.name}: expected {TYPES.get(field.type, field.type)}, got {value!r}")
+        if dataclasses.is_dataclass(value):
+            _check_types(f"{place}: {field.name}", value)
+        elif isinstance(value, tuple):
+            for number, item in enumerate(value):
+                if dataclasses.is_dataclass(item):
+                    _check_types(f"{place}: shape {number}", item)
 
 
 def _unique(noun: str, names: Iterable[str]) -> None:
@@ -70,9 +143,7 @@ def _not_negative(place: str, **values: float | None) -> None:
 
 def _pose(place: str, position: tuple[float, ...], rotation: tuple[float, ...]) -> None:
     _finite(place, position=position, rotation=rotation)
-    if len(position) != 3:
-        raise UserError(f"{place}: position: expected 3 numbers, got {len(position)}")
-    if len(rotation) != 4 or abs(math.hypot(*rotation) - 1.0) > 1e-3:
+    if abs(math.hypot(*rotation) - 1.0) > 1e-3:
         raise UserError(f"{place}: rotation: expected a unit quaternion (x, y, z, w), got {rotation}")
 
 
@@ -105,7 +176,7 @@ def _check_shape(place: str, shape: ShapeSpec, massive: bool) -> None:
     _pose(place, shape.position, shape.rotation)
     _finite(place, size=shape.size)
     _not_negative(place, density=shape.density, friction=shape.friction)
-    if len(shape.size) != SIZES[shape.kind]:
+    if len(shape.size) != SIZES[shape.kind] and not (shape.kind == "mesh" and shape.size == ()):
         raise UserError(f"{place}: size: expected {SIZES[shape.kind]} numbers, got {len(shape.size)}")
     if shape.kind == "mesh":
         if shape.file is None or not Path(shape.file).is_file():
@@ -125,17 +196,15 @@ def _check_shape(place: str, shape: ShapeSpec, massive: bool) -> None:
 
 def _check_joint(joint: JointSpec) -> None:
     place = f"joint {joint.name!r}"
-    if joint.kind not in JOINT_KINDS:
-        raise UserError(f"{place}: kind: expected one of {', '.join(JOINT_KINDS)}, got {joint.kind!r}")
     _pose(place, joint.position, joint.rotation)
     _finite(place, axis=joint.axis, rest=joint.rest, start=joint.start)
     _ordered(place, joint.lower, joint.upper)
     _not_negative(place, damping=joint.damping, friction=joint.friction, armature=joint.armature, stiffness=joint.stiffness)
-    if joint.kind in AXIS_KINDS and (len(joint.axis) != 3 or not math.hypot(*joint.axis) > 1e-6):
+    if joint.kind in AXIS_KINDS and not math.hypot(*joint.axis) > 1e-6:
         raise UserError(f"{place}: axis: expected a vector that is not zero, got {joint.axis}")
 
 
-def _check_tree(spec: RobotSpec) -> list[JointSpec]:
+def _order(spec: RobotSpec) -> list[JointSpec]:
     """The joints, parents first."""
     names = {link.name for link in spec.links}
     carried: dict[str, JointSpec] = {}
@@ -170,15 +239,16 @@ def _check_actuators(spec: RobotSpec) -> None:
     kinds = {joint.name: joint.kind for joint in spec.joints}
     for actuator in spec.actuators:
         place = f"actuator {actuator.name!r}"
+        _check_types(place, actuator)
         if actuator.kind not in ACTUATOR_KINDS:
             raise UserError(f"{place}: kind: expected one of {', '.join(ACTUATOR_KINDS)}, got {actuator.kind!r}")
         if actuator.joint not in kinds:
-            raise UserError(f"{place}: joint: expected a joint's name, got {actuator.joint!r}")
+            raise UserError(f"{place}: joint: expected one of {', '.join(kinds)}, got {actuator.joint!r}")
         if kinds[actuator.joint] not in AXIS_KINDS:
-            raise UserError(f"{place}: expected a {' or '.join(AXIS_KINDS)} joint, got {kinds[actuator.joint]}")
-        _finite(place, gear=actuator.gear)
-        _ordered(place, actuator.lower, actuator.upper)
-        _not_negative(place, kp=actuator.kp, kd=actuator.kd, limit=actuator.limit)
+            raise Unsupported(
+                f"{place}: expected a {' or '.join(AXIS_KINDS)} joint, got the {kinds[actuator.joint]} joint "
+                f"{actuator.joint!r}; remedy: an external wrench, or a chain of revolute joints"
+            )
 
 
 def _check_moving_mass(spec: RobotSpec, order: list[JointSpec]) -> None:

@@ -95,7 +95,7 @@ def test_the_mass_of_a_mesh_follows_its_scale(tmp_path):
         [2.0, 1.0, 0.5]
     )
     assert float(torch.autograd.grad(linkage.mass.sum(), s)[0]) == pytest.approx(40.0, rel=1e-4)
-    with pytest.raises(UserError, match=r"link 'a': expected the file of its mesh, got '.*missing.obj'"):
+    with pytest.raises(UserError, match=r"link 'a': shape 0 \(mesh\): mesh file '.*missing.obj'"):
         Robot(
             {"a": {"shapes": [{"kind": "mesh", "file": str(tmp_path / "missing.obj")}]}},
             {"j": {"kind": "free", "parent": None, "child": "a"}},
@@ -112,15 +112,26 @@ def ball(**fields):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"links": ball(size=[0.0])}, r"link 'a': a sphere of size \(0\) m has no volume"),
-        ({"links": ball(kind="box")}, "link 'a': a box has 3 sizes, got 1"),
-        ({"links": ball(kind="cone")}, "link 'a': expected a shape among .*got 'cone'"),
-        ({"links": ball(density=-5.0)}, "link 'a' has the mass -"),
+        ({"links": ball(size=[0.0])}, r"link 'a': shape 0 \(sphere\): expected a volume, got size \(0.0,\)"),
+        ({"links": ball(kind="box")}, r"link 'a': shape 0 \(box\): size: expected 3 numbers, got 1"),
+        ({"links": ball(kind="cone")}, r"link 'a': shape 0 \(cone\): expected one of sphere"),
+        ({"links": ball(density=-5.0)}, r"link 'a': shape 0 \(sphere\): density: expected a number >= 0, got -5"),
+        ({"links": ball(size=0.1)}, "link 'a': shape 0: size: expected a list of numbers, got 0.1"),
+        ({"links": ball(size=["1 / 0"])}, "expected a number or an expression that has a value, got '1 / 0'"),
+        ({"links": ball(size=["(-1) ** 0.5"])}, "expected a real number"),
+        ({"links": ball(position=[0, 0, math.nan])}, r"link 'a': shape 0 \(sphere\): position: expected finite"),
+        ({"links": ball(rotation=[1, 0, 0])}, "link 'a': shape 0: rotation: expected 4 numbers"),
+        ({"links": {"a": {"inertial": {"mass": 1.0}}}}, "joint 'j': what moves with link 'a' has no inertia about it"),
+        ({"links": ball(), "joints": {"j": JOINT["j"] | {"lower": 1, "upper": -1}}}, "joint 'j': expected lower <= upper"),
+        ({"links": ball(), "edits": {"links.a.shapes.7": 1}}, "expected one of 0 in place of '7'"),
+        ({"links": [{"shapes": []}]}, "expected a name for each link"),
+        ({"links": [{"name": "a"}, {"name": "a"}]}, "expected names that differ, got 'a', 'a'"),
+        ({"links": ball(), "parameters": {"r": "0.1"}}, "'r': expected a number, its default, got '0.1'"),
         ({"links": ball(size=["raduis"]), "parameters": {"radius": 1.0}}, "'raduis', expected one of the parameters radius"),
-        ({"links": ball(size=["radius +"])}, r"expected a number or an expression, got 'radius \+'"),
+        ({"links": ball(size=["radius +"])}, r"expected a number or an expression that has a value, got 'radius \+'"),
         ({"links": ball(size=["__import__('os')"])}, "expected numbers, parameters and"),
         ({"links": ball(colour=1)}, "link 'a': expected fields among .*got 'colour'"),
-        ({"links": {"a": {}}}, "joint 'j' moves link 'a' and what hangs on it, which have no mass"),
+        ({"links": {"a": {}}}, "joint 'j': what moves with link 'a' has no mass"),
         ({"links": ball(), "edits": {"joints.k.axis": [0, 0, 1]}}, "'joints.k.axis': expected one of j in place of 'k'"),
     ],
 )
@@ -133,6 +144,11 @@ def test_what_cannot_be_is_named(arguments, match):
 def test_an_unknown_parameter_is_named():
     with pytest.raises(UserError, match=r"expected parameters among length.*got 'lenght'"):
         written()(lenght=torch.tensor(1.0))
+    with pytest.raises(UserError, match=r"length: expected a number, \(\) or \(world,\), got the shape \(1, 2\)"):
+        written()(length=torch.ones(1, 2))
+    with pytest.raises(UserError, match="world axes differ"):
+        written()(length=torch.ones(2), radius=torch.ones(3))
+    assert torch.equal(written()(length=1.0).mass, written()(length=torch.tensor(1.0)).mass)
     with pytest.raises(UserError, match="expected either links and joints, or spec, got neither"):
         Robot()
 

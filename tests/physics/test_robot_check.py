@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dvc.errors import UserError
+from dvc.errors import Unsupported, UserError
 from physics.robot_check import check_spec
 from physics.robot_mass import inertial_of_shapes, volume
 from physics.robot_spec import ActuatorSpec, InertialSpec, JointSpec, LinkSpec, RobotSpec, ShapeSpec
@@ -89,8 +89,12 @@ def test_good_descriptions_pass() -> None:
         (shape(kind="plane", size=()), "a plane has no volume"),
         (shape(kind="mesh", size=(1.0, 1.0, 1.0), file="gone.obj"), r"link 'c': shape 0 \(mesh\): mesh file 'gone.obj'"),
         (shape(kind="rounded_box", size=(0.1, 0.1, 0.1, 0.2)), "edge radius within"),
-        (motor(joint="z"), "actuator 'm': joint: expected a joint's name, got 'z'"),
-        (motor(joint="ja"), "actuator 'm': expected a revolute or prismatic joint, got free"),
+        (motor(joint="z"), "actuator 'm': joint: expected one of ja, jb, jc, got 'z'"),
+        (motor(gear="2"), "actuator 'm': gear: expected a number, got '2'"),
+        (joint(2, axis=(0.0, 1.0)), "joint 'jc': axis: expected 3 numbers"),
+        (joint(2, position=None), "joint 'jc': position: expected 3 numbers, got None"),
+        (shape(size=0.1), "link 'c': shape 0: size: expected a list of numbers, got 0.1"),
+        (link(2, inertial=InertialSpec(1.0, inertia=(1.0, 1.0, 1.0))), "link 'c': inertial: inertia: expected 3 rows"),
         (motor(kind="muscle"), "actuator 'm': kind"),
         (motor(limit=-1.0), "actuator 'm': limit"),
     ],
@@ -99,6 +103,11 @@ def test_bad_descriptions_are_named(spec: RobotSpec, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         check_spec(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_an_actuator_of_a_free_joint_is_unsupported() -> None:
+    with pytest.raises(Unsupported, match="actuator 'm': expected a revolute or prismatic joint, got the free joint 'ja'"):
+        check_spec(motor(joint="ja"))
 
 
 def inside(kind: str, size: tuple[float, ...], points: np.ndarray) -> np.ndarray:
