@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from dvc.errors import UserError
 from dvc.records import Camera, Film, Shutter
 from render.aov import render_aovs
+from render.camera_projection import pack_camera
 from render.path_op import NUMBERS, TABLES
-from render.path_render import MOVING, PathRender
+from render.path_render import MOVING, PathRender, step_back
 from render.scene import Ball, Body, Plane, Scene, SdfBody
 from render.scene_packing import _ordered
 
@@ -42,7 +43,8 @@ class AovRender(nn.Module):
         bodies without poses, and where the point goes behind the camera.
     Gradient: to all geometry, poses, camera, shutter, albedo, textures and vertex values, noisy and unbiased, with
         silhouettes, borders and creases. Left out: jumps of the albedo along seams of texture coordinates and between faces
-        of one plane, curves where surfaces cut through each other, textures' coordinates; instance has none.
+        of one plane, curves where surfaces cut through each other, the horizon of planes, textures' coordinates; instance has
+        none.
     """
 
     def __init__(
@@ -79,7 +81,10 @@ class AovRender(nn.Module):
         )  # fmt: skip
         body_of = _body_numbers(scene, found.device)
         instance = torch.where(found >= 0, body_of[found.long().clamp_min(0)], found)
-        return Aovs(form[..., 0], position, normal, albedo, form[..., 1], motion[..., :2], instance)
+        depth = form[..., 0]
+        if camera.orthographic:  # measured from the camera's own plane, from which the rays have stepped back
+            depth = depth - step_back(packed, pack_camera(camera, packed.views, film)) * form[..., 1]
+        return Aovs(depth, position, normal, albedo, form[..., 1], motion[..., :2], instance)
 
 
 def _body_numbers(scene: Scene, device: torch.device) -> Tensor:

@@ -31,6 +31,19 @@ def _warn_black(images: Tensor) -> None:
         )
 
 
+def step_back(packed: PackedScene, cameras: Tensor) -> float:
+    """Distance [m] by which cameras without perspective step back so that the whole scene lies in front of them."""
+    numbers, frame = packed.numbers, packed.tables["sdf_frame"]
+    parts = [numbers["vertices"], numbers["positions"], cameras[:, :3]]
+    extents = [float(part.detach().norm(dim=-1).amax()) for part in parts if part.numel()]
+    spheres = numbers["spheres"].detach()
+    if spheres.numel():
+        extents.append(float((spheres[..., :3].norm(dim=-1) + spheres[..., 3]).amax()))
+    if frame.numel():
+        extents.append(float(frame[:3].norm() + frame[3] * sum(numbers["sdf"].shape[1:])))
+    return 1.1 * sum(extents)
+
+
 _warned: set[str] = set()
 
 
@@ -136,7 +149,11 @@ class PathRender(nn.Module):
         self, scene: Scene, camera: Camera, film: Film, shutter: Shutter | None, plate: Tensor | None
     ) -> tuple[dict[str, Tensor], PackedScene]:
         packed = pack_scene(scene, camera, shutter, plate, film)
-        return {"cameras": pack_camera(camera, packed.views, film), **packed.numbers}, packed
+        cameras = pack_camera(camera, packed.views, film)
+        if camera.orthographic:  # the picture does not change when the camera steps back along its axis
+            back = step_back(packed, cameras)
+            cameras = torch.cat([cameras[:, :3] - back * cameras[:, 9:12], cameras[:, 3:]], dim=1)
+        return {"cameras": cameras, **packed.numbers}, packed
 
     @staticmethod
     def _seeds(seed: int | Tensor, views: int, camera: Camera) -> Tensor:
