@@ -38,7 +38,7 @@ from dvc.result import Estimate, Metric, Result
 from dvc.uncertainty import intervals
 from experiments.known_objects import blotches, board, box
 from experiments.photographs import PhotographMisfit, RenderedPhotographs, picture_rows
-from experiments.picture_newton import descend, rendered_uncertainty
+from experiments.picture_newton import active_numbers, check_newton, descend, rendered_uncertainty
 from experiments.rendered_check import check_rendered
 from geometry.mesh import icosphere
 from render.camera import PinholeCamera, project
@@ -96,7 +96,7 @@ class CameraCalibration:
 
     Arguments:
         parameters: NAMES, position and angles with one row a photograph. truth: the same names, of the photographs.
-        phases: see `dvc.optimize`; context: level, the resolution is 1 / 2^level.
+        phases: of `dvc.optimize`, of which name, steps, train and context are used; context: level, the resolution is 1 / 2^level.
         width, height [px]; samples: paths a pixel; photograph_samples: of the photographs.
         noise: standard deviation of the sensor's; sigma: expected error of a pixel; tiles: along each side of a photograph, the
         clusters of the uncertainty.
@@ -146,6 +146,7 @@ class CameraCalibration:
         self.vector = ParameterVector(self.pipeline)
         self.context = {"level": 0, "seed": self.seed}
         check_phases(self.phases, self.objective, self.vector)
+        check_newton(self.phases)
 
     def prepare(self) -> Tensor:
         """Take the photographs: (photograph, row, column, 3)."""
@@ -172,7 +173,7 @@ class CameraCalibration:
                 values = {n: v[0].tolist() for n, v in self.vector.values(x[None]).items()}
                 recorder.step(done, loss, phase.name, values)
 
-            context, active = {**self.context, **phase.context}, self._active(phase)
+            context, active = {**self.context, **phase.context}, active_numbers(self.vector, phase)
             problem_at, columns = partial(self._problem, context), partial(self.columns, context, active)
             x, _ = descend(problem_at, columns, x, active, phase.steps, 100_000 * (index + 1) + self.seed, on_step)
         self.vector.scatter(x[None])
@@ -201,12 +202,6 @@ class CameraCalibration:
 
     def _problem(self, context: Mapping[str, Any], seed: int) -> Problem:
         return Problem(self.pipeline, self.objective, self.vector, {**context, "seed": seed})
-
-    def _active(self, phase: Phase) -> Tensor:
-        active = torch.zeros(self.vector.size)
-        for name in self.vector.names if phase.train is None else phase.train:
-            active[self.vector.slices[name]] = 1.0
-        return active
 
     def columns(self, context: Mapping[str, Any], active: Tensor, x: Tensor, seed: int) -> Tensor:
         """Derivatives of the residuals by each unbounded number, (size, tile, value), by forward mode; zero where not active.

@@ -14,7 +14,7 @@ The covariance is that of `dvc.uncertainty`, A^-1 (B + P) A^-1, where B is the s
 (tiles or frames), residuals and Jacobians again of different seeds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,11 +22,33 @@ from torch import Tensor
 from dvc.descent import Problem
 from dvc.errors import UserError
 from dvc.gauss_newton import prior_curvature
+from dvc.optimize import Phase
+from dvc.parameter_vector import ParameterVector
 from dvc.uncertainty import Uncertainty, t_quantile, weakly_told
 
 Columns = Callable[[Tensor, int], Tensor]  # x (size,), seed -> J as rows (size, cluster, value)
 LEAST = 1e-7  # curvature along a direction, of that of its numbers
 SEEDS_APART = 97  # between the seeds of one step
+
+
+def check_newton(phases: Sequence[Phase]) -> None:
+    """Raises: UserError for what `descend` would not look at: of a phase it takes name, steps, train and context."""
+    plain = Phase()
+    for phase in phases:
+        for name in ("optimizer", "terms", "weights", "refresh", "worlds_at_once", "tolerance", "survivors", "gradient"):
+            if getattr(phase, name) != getattr(plain, name):
+                raise UserError(
+                    f"phase {phase.name!r}: {name} is not looked at here, where pictures are noisy; remedy: leave it out, "
+                    "name, steps, train and context are"
+                )
+
+
+def active_numbers(vector: ParameterVector, phase: Phase) -> Tensor:
+    """1 for the unbounded numbers that a phase moves, (size,)."""
+    active = torch.zeros(vector.size)
+    for name in vector.names if phase.train is None else phase.train:
+        active[vector.slices[name]] = 1.0
+    return active
 
 
 def descend(

@@ -43,7 +43,7 @@ from dvc.uncertainty import intervals
 from dvc.video_fit import overlay
 from experiments.cube_motion import CubePaths, PoseMisfit, flights_of
 from experiments.photographs import PhotographMisfit, picture_rows
-from experiments.picture_newton import descend, rendered_uncertainty
+from experiments.picture_newton import active_numbers, check_newton, descend, rendered_uncertainty
 from experiments.rendered_check import check_rendered
 from experiments.toss_data import SAMPLE_RATE, Toss, first_contact, flight_state, read_tosses
 from experiments.toss_pictures import SAMPLES_A_FRAME, ThrownCube, TossClip
@@ -76,6 +76,7 @@ class TossVideo:
         tosses, toss: a folder of NUMBER.pt files, or `data:NAME`, and the number of one; where there is no such data a toss is
             simulated with `truth`, values of parameters. truth["side"] is that of the rendered cube in any case.
         robot, parameters: as in `CubeToss`. start_off: how far the first guess of velocity [m/s] and spin [rad/s] is off.
+        level: resolution of the uncertainty and of the pictures that are saved, 1 / 2^level.
         phases: of the fit from pixels; context: level (resolution 1 / 2^level) and horizon (frames of 1/74 s); pose_phases: of
             that from poses.
         lead: samples before the first contact at which the clip begins; frames: of the clip.
@@ -103,6 +104,7 @@ class TossVideo:
         noise: float = 0.02,
         sigma: float = 0.025,
         substeps: int = 16,
+        level: int = 0,
         seed: int = 0,
         claim: str = "",
     ):
@@ -165,8 +167,9 @@ class TossVideo:
             Objective({"poses": term("poses", robust=3.0)}),
         )
         self.vector = ParameterVector(self.pipeline)
-        self.context = {"level": 0, "seed": self.seed, "horizon": self.frames}
+        self.context = {"level": int(level), "seed": self.seed, "horizon": self.frames}
         check_phases(self.phases, self.objective, self.vector)
+        check_newton(self.phases)
         check_phases(self.pose_phases, self.pose_objective, self.vector)
 
     def _simulated(self) -> Toss:
@@ -215,7 +218,7 @@ class TossVideo:
         if self.why_simulated:
             recorder.note(f"NO TOSS: {self.why_simulated}")
             recorder.note("Simulating one with known numbers instead; what follows recovers THOSE.")
-        clip = self.prepare()
+        self.prepare()
         start = self.vector.gather()
         first = self._look()
         recorder.total(sum(p.steps for p in (*self.phases, *self.pose_phases)))
@@ -234,7 +237,7 @@ class TossVideo:
         ).x[0]  # fmt: skip
         x = start[0]
         for index, phase in enumerate(self.phases):
-            context, active = {**self.context, **phase.context}, self._active(phase)
+            context, active = {**self.context, **phase.context}, active_numbers(self.vector, phase)
             problem_at, columns = partial(self._problem, context), partial(self.columns, context, active)
             x, _ = descend(
                 problem_at, columns, x, active, phase.steps, 100_000 * (index + 1) + self.seed, partial(step, phase)
@@ -256,7 +259,7 @@ class TossVideo:
             for name in SHOWN:
                 off = float(self.vector.values(x[None])[name]) - self.truth[name]
                 metrics[f"error/{name}"] = Metric(off, self.parameters[name].unit)
-        self._save(recorder, clip, first, x, from_poses)
+        self._save(recorder, first, x, from_poses)
         return Result(self.claim, found, metrics)
 
     def scores(self, x: Tensor) -> dict[str, tuple[float, str]]:
@@ -288,12 +291,6 @@ class TossVideo:
     def _problem(self, context: Mapping[str, Any], seed: int) -> Problem:
         return Problem(self.pipeline, self.objective, self.vector, {**context, "seed": seed})
 
-    def _active(self, phase: Phase) -> Tensor:
-        active = torch.zeros(self.vector.size)
-        for name in self.vector.names if phase.train is None else phase.train:
-            active[self.vector.slices[name]] = 1.0
-        return active
-
     def columns(self, context: Mapping[str, Any], active: Tensor, x: Tensor, seed: int) -> Tensor:
         """Derivatives of the pixels' residuals by each unbounded number, (size, frame, value): the motion's by differences, the
         renderer's along them by forward mode; zero where not active."""
@@ -320,10 +317,11 @@ class TossVideo:
         columns[moving] = torch.stack(rows)
         return columns
 
-    def _save(self, recorder: Any, clip: Tensor, first: Tensor, x: Tensor, from_poses: Tensor) -> None:
-        last = self._look()
+    def _save(self, recorder: Any, first: Tensor, x: Tensor, from_poses: Tensor) -> None:
+        last, clip = self._look(), self.misfit.observed[self.context["level"]]
         rate = SAMPLE_RATE / SAMPLES_A_FRAME / 10  # shown ten times slower
-        shown = (clip.clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8).repeat_interleave(4, 1).repeat_interleave(4, 2)
+        whole = (self.misfit.observed[0].clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
+        shown = whole.repeat_interleave(4, 1).repeat_interleave(4, 2)
         recorder.save_video("clip", shown.numpy(), rate)
         recorder.save_video("overlay", overlay(clip.clamp(0.0, 1.0), last.clamp(0.0, 1.0)), rate)
         chosen = torch.linspace(0, len(clip) - 1, 5).round().long()

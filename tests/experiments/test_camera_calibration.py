@@ -14,7 +14,8 @@ from dvc.recorder import Recorder
 from experiments.camera_calibration import NAMES, CameraCalibration
 from render.camera import project
 
-SMALL = ("task.width=48", "task.height=36", "task.photograph_samples=32", "task.samples=4")
+SMALL = ("task.width=48", "task.height=36", "task.photograph_samples=32", "task.samples=4", "task.truth.focal=50",
+         "task.parameters.focal.initial=57")  # fmt: skip
 
 
 def job(*overrides: str) -> CameraCalibration:
@@ -75,7 +76,7 @@ def test_derivative_images_and_reverse_mode_agree(small: CameraCalibration) -> N
 
 @pytest.mark.slow
 def test_a_wrong_camera_is_mended_and_the_artefacts_tell(tmp_path: Path) -> None:
-    near = ["task.parameters.focal.initial=104.0", "task.parameters.position.initial=${task.truth.position}",
+    near = ["task.parameters.focal.initial=52", "task.parameters.position.initial=${task.truth.position}",
             "task.phases.0.steps=2", "task.phases.1.steps=2", "task.phases.2.steps=4", "task.phases.3.steps=4"]  # fmt: skip
     task = job(*near, "task.tiles=3", "task.samples=8")
     with Recorder(tmp_path / "run", {}, wandb="disabled", show_progress=False) as recorder:
@@ -101,6 +102,7 @@ def test_what_is_refused_in_one_line() -> None:
         (("~task.truth.focal",), "truth: expected focal, distortion, position, angles"),
         (("task.truth.position=[[0.0,0.0,1.0]]",), "truth.position: expected shape"),
         (("task.sigma=0",), "sigma above 0"),
+        (("+task.phases.0.refresh=3",), "phase 'pose': refresh is not looked at"),
     ):
         with pytest.raises(InstantiationException, match=message):
             job(*overrides)

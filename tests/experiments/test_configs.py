@@ -14,7 +14,7 @@ from configs import __file__ as packaged
 from dvc.data import DataUnavailable
 from dvc.optimize import Phase, optimize
 from dvc.video_fit import VideoFit
-from experiments.picture_newton import descend
+from experiments.picture_newton import active_numbers, descend
 from geometry.mesh import icosphere
 from geometry.mesh_io import write_mesh
 from tests.experiments.rig_runs import write_run
@@ -149,23 +149,24 @@ def test_two_steps_of_its_first_phase_and_the_loss_falls(name):
 @pytest.mark.parametrize("name", ["camera_calibration", "toss_video"])
 def test_two_steps_of_a_ray_traced_fit_and_the_loss_falls(name):
     small = {
-        "camera_calibration": ["task.width=48", "task.height=36", "task.photograph_samples=16", "task.samples=4"],
-        "toss_video": ["task.width=48", "task.height=36", "task.clip_samples=16", "task.samples=4", "task.frames=4"],
-    }[name]
+        "camera_calibration": ["task.width=48", "task.height=36", "task.photograph_samples=16", "task.truth.focal=50",
+                               "task.parameters.focal.initial=57"],
+        "toss_video": ["task.width=48", "task.height=36", "task.clip_samples=16", "task.frames=4"],
+    }[name]  # fmt: skip
     if name == "toss_video":  # and no phase beyond the clip
         small += [
-            f"task.{kind}.{n}.context.horizon=4" for kind, count in (("phases", 4), ("pose_phases", 3)) for n in range(count)
+            f"task.{kind}.{n}.context.horizon=4" for kind, count in (("phases", 3), ("pose_phases", 3)) for n in range(count)
         ]
     task = task_of(name, *small)
     task.prepare()
-    context, active = {**task.context, **task.phases[0].context, "level": 1}, torch.ones(task.vector.size)
+    context, active = {**task.context, **task.phases[0].context}, active_numbers(task.vector, task.phases[0])
     losses = []
     descend(
         partial(task._problem, context), partial(task.columns, context, active), task.vector.gather()[0], active, 2, 0,
         lambda _, loss: losses.append(loss),
     )  # fmt: skip
     before = float(task._problem(context, 0).loss_only(task.vector.gather()))
-    assert len(losses) == 2 and losses[1] < losses[0] < before
+    assert len(losses) == 2 and losses[1] < 0.9 * before
 
 
 def test_data_that_is_missing_is_named_where_nothing_can_be_rendered():
