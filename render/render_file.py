@@ -78,8 +78,6 @@ class RenderFile:
             print("instance: " + ", ".join(f"{i} {name}" for i, name in enumerate(file.names)))
         for path in paths:
             print(f"image: {path}")
-        if float(image.max()) <= 0.0:
-            print("diffvc: warning: the picture is black: no light reaches what the camera sees", file=sys.stderr)
         return paths
 
     def _image(self, file: SceneFile, scene: Scene, camera: Camera, film: Film, samples: int) -> Tensor:
