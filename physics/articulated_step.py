@@ -101,7 +101,7 @@ def _accelerate(given: Given, work: Work, detached: Detached, s: int, frame: int
         newton_kernel, worlds,
         [
             work.coordinates, work.rates, given.links, given.dof_numbers, given.actuators, given.controls, given.tree,
-            given.drives, detached.bias, detached.matrix, detached.contact, detached.contact_matrix, s, frame, h,
+            given.drives, detached.bias, detached.matrix, s, frame, h,
         ],
         [work.residual, detached.step, detached.before, detached.slopes, work.accelerations, work.factors],
     )  # fmt: skip

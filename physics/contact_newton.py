@@ -91,8 +91,6 @@ def contact_newton_kernel(
     drives: wp.array2d(dtype=int),
     bias: wp.array2d(dtype=float),
     matrix: wp.array3d(dtype=float),
-    none: wp.array2d(dtype=float),
-    none_matrix: wp.array3d(dtype=float),
     found_count: wp.array2d(dtype=int),
     gaps: wp.array2d(dtype=float),
     normals: wp.array2d(dtype=wp.vec3),
@@ -118,7 +116,7 @@ def contact_newton_kernel(
     contacts = wp.min(found_count[w, s], gaps.shape[1])
     evaluate(
         w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, bias,
-        matrix, none, none_matrix, residual,
+        matrix, residual,
     )  # fmt: skip
     merit = merit_with_contacts(
         w, s, h, contacts, rates, accelerations, matrix, gaps, normals, materials, stretches, grips, jacobian, residual
@@ -132,7 +130,7 @@ def contact_newton_kernel(
                 w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
                 matrix, before, slopes,
             )  # fmt: skip
-            assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, none_matrix, factors)
+            assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, factors)
             add_contacts(
                 w, s, h, contacts, secant, rates, accelerations, gaps, normals, materials, stretches, grips, jacobian, factors
             )
@@ -149,7 +147,7 @@ def contact_newton_kernel(
             small = wp.where(largest > PRECISION, 0, 1)
             evaluate(
                 w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
-                bias, matrix, none, none_matrix, residual,
+                bias, matrix, residual,
             )  # fmt: skip
             trial = merit_with_contacts(
                 w, s, h, contacts, rates, accelerations, matrix, gaps, normals, materials, stretches, grips, jacobian, residual
@@ -162,7 +160,7 @@ def contact_newton_kernel(
                         accelerations[w, s, i] = accelerations[w, s, i] + fraction * step[w, i]
                     evaluate(
                         w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree,
-                        drives, bias, matrix, none, none_matrix, residual,
+                        drives, bias, matrix, residual,
                     )  # fmt: skip
                     trial = merit_with_contacts(
                         w,
@@ -188,6 +186,6 @@ def contact_newton_kernel(
         w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, matrix,
         before, slopes,
     )  # fmt: skip
-    assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, none_matrix, factors)
+    assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, factors)
     add_contacts(w, s, h, contacts, 0.0, rates, accelerations, gaps, normals, materials, stretches, grips, jacobian, factors)
     pivoted_factorise(w, s, count, factors, order)

@@ -213,7 +213,7 @@ def contact_step(
             contact_newton_kernel, worlds,
             [
                 work.coordinates, work.rates, links, dof_numbers, actuators, controls, tree, drives, detached.bias,
-                detached.matrix, detached.contact, detached.contact_matrix, at.count, at.gaps, at.normals, at.materials,
+                detached.matrix, at.count, at.gaps, at.normals, at.materials,
                 at.stretches, grips, jacobian, s, s // substeps, dt,
             ],
             [

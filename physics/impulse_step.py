@@ -156,7 +156,7 @@ def _push(segment: Segment, detached: Detached) -> None:
         newton_kernel, segment.worlds,
         [
             work.coordinates, work.rates, given.links, given.dof_numbers, given.actuators, given.controls, given.tree,
-            given.drives, detached.bias, detached.matrix, detached.contact, detached.contact_matrix, s, segment.frame,
+            given.drives, detached.bias, detached.matrix, s, segment.frame,
             0.5 * segment.o.dt,
         ],
         [work.residual, detached.step, detached.before, detached.slopes, work.accelerations, work.factors],

@@ -5,7 +5,7 @@ parent by the arm r: m, k + m r, I + m (r.r 1 - r r^T) + 2 (r.k) 1 - r k^T - k r
 the momentum (e x k, I e), along a line (m e, k x e); H_ij is its part along the axis of j, j on the way to the root
 (Featherstone, "Rigid Body Dynamics Algorithms", 2008, ch. 6).
 
-    R(a) = H a + armature a + c - tau(q^, v^) - tau_contact = 0,     A = dR/da = H + armature - h dtau/dv - h^2 dtau/dq
+    R(a) = H a + armature a + c - tau(q^, v^) = 0,     A = dR/da = H + armature - h dtau/dv - h^2 dtau/dq
 
 is solved by Newton's method with step halving (R is that of a convex function where tau is that of one); A is kept as its LU
 factors, without pivoting: H is positive definite, and damping adds to it. No gradient passes through anything here.
@@ -155,8 +155,7 @@ def evaluate(
     links: wp.array2d(dtype=link_vector), dof_numbers: wp.array2d(dtype=dof_vector),
     actuators: wp.array2d(dtype=actuator_vector), controls: wp.array3d(dtype=float),
     tree: wp.array2d(dtype=int), drives: wp.array2d(dtype=int),
-    bias: wp.array2d(dtype=float), matrix: wp.array3d(dtype=float), contact: wp.array2d(dtype=float),
-    contact_matrix: wp.array3d(dtype=float), residual: wp.array2d(dtype=float),
+    bias: wp.array2d(dtype=float), matrix: wp.array3d(dtype=float), residual: wp.array2d(dtype=float),
 ):  # fmt: skip
     """R(a) into `residual`; returns the merit: the sum of R_i^2 / H_ii. `still`: a is zero."""
     count = dof_numbers.shape[1]
@@ -168,8 +167,6 @@ def evaluate(
             total = bias[w, i] - dof_force(p, rates[w, s, i] + h * a)
         if still == 0:
             total += row_times(matrix, accelerations, w, s, i)
-        if contact_matrix.shape[1] > 0:
-            total -= contact[w, i] + row_times(contact_matrix, accelerations, w, s, i)
         residual[w, i] = total
     for b in range(tree.shape[0]):
         kind = tree[b, 1]
@@ -274,7 +271,7 @@ def assemble(
     w: int, s: int, h: float,
     coordinates: wp.array3d(dtype=float), rates: wp.array3d(dtype=float), accelerations: wp.array3d(dtype=float),
     links: wp.array2d(dtype=link_vector), tree: wp.array2d(dtype=int),
-    slopes: wp.array2d(dtype=float), matrix: wp.array3d(dtype=float), contact_matrix: wp.array3d(dtype=float),
+    slopes: wp.array2d(dtype=float), matrix: wp.array3d(dtype=float),
     factors: wp.array4d(dtype=float),
 ):  # fmt: skip
     """A into factors[w, s]."""
@@ -282,10 +279,6 @@ def assemble(
     copy_matrix(matrix, w, s, factors)
     for i in range(count):
         factors[w, s, i, i] = factors[w, s, i, i] + slopes[w, i]
-    if contact_matrix.shape[1] > 0:
-        for i in range(count):
-            for j in range(count):
-                factors[w, s, i, j] = factors[w, s, i, j] - contact_matrix[w, i, j]
     if h > 0.0:
         for b in range(tree.shape[0]):
             if tree[b, 1] == SPHERICAL_JOINT:
@@ -309,8 +302,6 @@ def newton_kernel(
     drives: wp.array2d(dtype=int),
     bias: wp.array2d(dtype=float),
     matrix: wp.array3d(dtype=float),
-    contact: wp.array2d(dtype=float),
-    contact_matrix: wp.array3d(dtype=float),
     s: int,
     frame: int,
     h: float,
@@ -330,7 +321,7 @@ def newton_kernel(
             still = 0
     start = evaluate(
         w, s, frame, h, still, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, bias,
-        matrix, contact, contact_matrix, residual,
+        matrix, residual,
     )  # fmt: skip
     merit = float(start)
     done = int(0)
@@ -341,7 +332,7 @@ def newton_kernel(
             matrix, before, slopes,
         )  # fmt: skip
         if iteration == 0 or change > SAME:
-            assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, contact_matrix, factors)
+            assemble(w, s, h, coordinates, rates, accelerations, links, tree, slopes, matrix, factors)
             factorise(w, s, count, factors)
         elif iteration > 0:
             done = 1  # R is linear as far as it matters: this step ends it
@@ -359,7 +350,7 @@ def newton_kernel(
         if done == 0:
             trial = evaluate(
                 w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives,
-                bias, matrix, contact, contact_matrix, residual,
+                bias, matrix, residual,
             )  # fmt: skip
             fraction = float(1.0)
             halvings = int(0)
@@ -370,7 +361,7 @@ def newton_kernel(
                     accelerations[w, s, i] = accelerations[w, s, i] + fraction * step[w, i]
                 trial = evaluate(
                         w, s, frame, h, 0, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree,
-                        drives, bias, matrix, contact, contact_matrix, residual,
+                        drives, bias, matrix, residual,
                     )  # fmt: skip
             merit = trial
         iteration += 1

@@ -104,8 +104,6 @@ class Detached(NamedTuple):
     axes: wp.array
     bias: wp.array
     matrix: wp.array
-    contact: wp.array
-    contact_matrix: wp.array
     step: wp.array
     before: wp.array
     slopes: wp.array
@@ -117,5 +115,5 @@ def detached_arrays(worlds: int, slots: int, rates: int) -> Detached:
 
     return Detached(
         array((slots,)), array((slots,), wp.vec3), array((slots,), wp.mat33), array((rates,), wp.vec3), array((rates,)),
-        array((rates, rates)), array((0,)), array((0, 0)), array((rates,)), array((rates,)), array((rates,)),
+        array((rates, rates)), array((rates,)), array((rates,)), array((rates,)),
     )  # fmt: skip
