@@ -6,8 +6,8 @@ the scene moves (see `render.path_adjoint`). Where what lights x_k jumps, the fi
     x_k -> x_(k-1) -> ... -> x_1,       x_(j-1) = where the line from x_j along -w_(j-1) first meets a surface,
 
 so a curve that x_k runs along is carried, hop by hop, to a curve on the film, and its velocities with it. The directions are
-drawn here, uniformly in the half space that x_j is lit from, and each hop weighs what is carried with f_(j-1) |cos| 2 pi. Without
-a hop, x_k = x_1.
+drawn here, uniformly in the half space that x_j is lit from; a hop weighs what is carried with f_(j-1) |cos| 2 pi. Without a
+hop, x_k = x_1.
 """
 
 import warp as wp
@@ -53,7 +53,7 @@ def unsampled_emission(tables: SceneTables):
     for i in range(tables.planes.shape[0]):
         if emits(tables, tables.face_table[tables.planes[i], 1]):
             found = 1
-    if tables.sdf_table.shape[0] > 0:
+    if tables.sdf_table.shape[0] > 0:  # noqa: SIM102 (kernels evaluate both sides of `and`)
         if emits(tables, tables.sdf_table[1]):
             found = 1
     return found

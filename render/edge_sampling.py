@@ -19,6 +19,7 @@ from render.scene_data import FilmPlan, Moment, SceneNumbers, SceneTables, momen
 NOTHING, RIM, CREASE = wp.constant(0), wp.constant(1), wp.constant(2)
 FLAT = wp.constant(1.0e-6)  # sine of the angle between two faces below which they are one plane
 CREASE_SHARE = wp.constant(0.25)  # importance of a crease over that of a rim
+PAINTED_SHARE = wp.constant(0.5)  # angle [rad] that stands for a flat edge between materials
 OFF_FILM_SHARE = wp.constant(0.02)  # importance of edges that the film does not see in the middle of the exposure
 
 
@@ -35,6 +36,7 @@ class Edge:
     face0: int
     face1: int  # -1: border
     instance: int
+    painted: int  # whether the faces may differ although they are one plane: by material or texture
 
 
 @wp.struct
@@ -56,6 +58,19 @@ def unit_normal(a: wp.vec3, b: wp.vec3, c: wp.vec3):
 
 
 @wp.func
+def painted_apart(tables: SceneTables, face0: int, face1: int):
+    """Whether two faces have different materials, or one with a texture, which may have a seam."""
+    first = tables.face_table[face0, 1]
+    found = int(0)
+    if first != tables.face_table[face1, 1]:
+        found = 1
+    for slot in range(3):
+        if tables.material_table[first, 3 + slot] >= 0:
+            found = 1
+    return found
+
+
+@wp.func
 def edge_at(scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, index: int):
     edge = Edge()
     edge.face0 = tables.edges[index, 2]
@@ -71,6 +86,7 @@ def edge_at(scene: SceneNumbers, tables: SceneTables, view: int, world: int, mom
     edge.c1 = edge.c0
     edge.n1 = edge.n0
     if edge.face1 >= 0:
+        edge.painted = painted_apart(tables, edge.face0, edge.face1)
         edge.c1 = to_world(scene, view, moment, edge.instance, scene.vertices[world, tables.edges[index, 5]])
         edge.n1 = unit_normal(
             corner(scene, tables, view, world, moment, edge.face1, 0),
@@ -99,7 +115,7 @@ def sight_of(edge: Edge, point: wp.vec3, toward: wp.vec3):
         sight.kind = RIM
         sight.outward = across * wp.where(side0 > 0.0, -1.0, 1.0)
     elif side0 * side1 < 0.0:
-        if wp.length(wp.cross(edge.n0, edge.n1)) > FLAT:
+        if edge.painted != 0 or wp.length(wp.cross(edge.n0, edge.n1)) > FLAT:
             sight.kind = CREASE
             sight.far_face = edge.face1
             sight.outward = across * wp.where(side1 > side0, 1.0, -1.0)
@@ -183,7 +199,7 @@ def fold_importance_kernel(
         to1 = wp.normalize(to1 - along * wp.dot(to1, along))
         angle = wp.acos(wp.clamp(-wp.dot(to0, to1), -1.0, 1.0))
         if wp.length(wp.cross(edge.n0, edge.n1)) <= FLAT and wp.dot(to0, to1) < 0.0:
-            angle = 0.0
+            angle = wp.where(edge.painted != 0, PAINTED_SHARE, 0.0)
     importance[index] = wp.length(edge.b - edge.a) * angle
 
 
