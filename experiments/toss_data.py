@@ -90,7 +90,7 @@ def read_toss(path: Path) -> Toss:
         raise UserError(f"{where}: expected at least {WINDOW + 2} samples, got {raw.shape[1]}")
     if not raw.is_floating_point():
         raise UserError(f"{where}: expected floating-point numbers, got {raw.dtype}")
-    rows: Array = raw[0].double().numpy()[:, :13]
+    rows: Array = raw[0].detach().double().numpy()[:, :13]
     bad = ~np.isfinite(rows).all(1)
     if bad.any():
         raise UserError(f"{where}: expected finite numbers, got {int(bad.sum())} bad samples, the first is {int(bad.argmax())}")

@@ -64,6 +64,14 @@ def test_a_file_is_read_back_in_metres_and_without_jumps_of_sign(tmp_path):
         assert np.allclose(getattr(got, name), getattr(one, name), atol=1e-12), name
 
 
+def test_a_tensor_that_was_saved_with_gradient_is_read(tmp_path):
+    raw = rows(toss(0)[0])
+    torch.save(torch.nn.Parameter(raw), tmp_path / "1.pt")
+    torch.save(raw, tmp_path / "2.pt")
+    one, other = read_tosses(tmp_path)
+    assert (one.position == other.position).all() and (one.orientation == other.orientation).all()
+
+
 def test_tosses_are_in_the_order_of_their_numbers(tmp_path):
     for seed in (100, 9, 20):
         torch.save(rows(toss(seed)[0]), tmp_path / f"{seed}.pt")
