@@ -217,7 +217,7 @@ class CameraCalibration:
         rows: dict[int, Tensor] = {}
         for first in torch.unique(group[active > 0]).tolist():
             direction = (group == first).float()
-            image = self.picture.derivative(lambda value: self._camera_of(value), x, direction, level, 1000 * seed + first)
+            image = self.picture.derivative(lambda value: self._camera_of(value), x, direction, level, seed)
             rows[first] = self.misfit.change(image, level)[0]
         tiles = self.misfit.tiles**2
         columns = torch.zeros(size, *next(iter(rows.values())).shape)

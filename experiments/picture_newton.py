@@ -9,6 +9,7 @@ mode (`PathRender.derivative`), edges included, drawn with seeds of its own. Eve
 and is taken if the loss, seen with the same seed before and after, falls. The damping follows `dvc.gauss_newton`.
 
 J_a and J_b have seeds of their own: the noise of one would enter A as its square, and stiffen what is hardly determined.
+All columns of one J have the same seed: along a direction that hardly moves the picture their noise then cancels as they do.
 
 The covariance is that of `dvc.uncertainty`, A^-1 (B + P) A^-1, where B is the sum of outer products of the scores of clusters
 (tiles or frames), residuals and Jacobians again of different seeds.

@@ -310,8 +310,8 @@ class TossVideo:
 
         level = context["level"]
         rows = [
-            self.misfit.change(self.picture.derivative(given, value, direction, level, 1000 * seed + n), level)[0]
-            for n, direction in enumerate(directions)
+            self.misfit.change(self.picture.derivative(given, value, direction, level, seed), level)[0]
+            for direction in directions
         ]
         columns = torch.zeros(self.vector.size, *rows[0].shape)
         columns[moving] = torch.stack(rows)
@@ -325,7 +325,9 @@ class TossVideo:
         recorder.save_video("clip", shown.numpy(), rate)
         recorder.save_video("overlay", overlay(clip.clamp(0.0, 1.0), last.clamp(0.0, 1.0)), rate)
         chosen = torch.linspace(0, len(clip) - 1, 5).round().long()
-        recorder.save_image("frames", picture_rows([images[chosen] for images in (clip, first, last)], 2))
+        recorder.save_image(
+            "frames", picture_rows([images[chosen] for images in (clip, first, last)], 2 * 2 ** self.context["level"])
+        )
         arrays = {"measured": self.measured, "found": self._path(x), "from_poses": self._path(from_poses)}
         parts = {f"{name}_{field}": getattr(path, field)[0, 0] for name, path in arrays.items() for field in path._fields}
         time = np.arange(SAMPLES_A_FRAME * self.frames + 1) / SAMPLE_RATE
