@@ -96,7 +96,8 @@ class CameraCalibration:
 
     Arguments:
         parameters: NAMES, position and angles with one row a photograph. truth: the same names, of the photographs.
-        phases: of `dvc.optimize`, of which name, steps, train and context are used; context: level, the resolution is 1 / 2^level.
+        phases: of `dvc.optimize`, of which name, steps, train and context are used; context: level, the resolution is
+            1 / 2^level.
         width, height [px]; samples: paths a pixel; photograph_samples: of the photographs.
         noise: standard deviation of the sensor's; sigma: expected error of a pixel; tiles: along each side of a photograph, the
         clusters of the uncertainty.
@@ -240,8 +241,8 @@ class CameraCalibration:
             here, there = self.cameras(**values), self.cameras(**self.truth)
             focal, true_focal = float(values["focal"]), float(self.truth["focal"])
             place = (here.position - there.position).norm(dim=1).max()
-            trace = (here.rotation.double() * there.rotation.double()).sum((1, 2))
-            angle = torch.acos(((trace - 1.0) / 2.0).clamp(-1.0, 1.0)).max()
+            chord = (here.rotation - there.rotation).norm(dim=(1, 2)) / 8.0**0.5  # sin of half the angle
+            angle = 2.0 * torch.asin(chord.clamp(max=1.0)).max()
             film = self.picture.film
             x, y = torch.meshgrid(torch.linspace(-0.5, 0.5, 41), torch.linspace(-0.5, 0.5, 41), indexing="ij")
             n = torch.stack([x * film.width, y * film.height], dim=-1) / true_focal
