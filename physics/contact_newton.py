@@ -182,6 +182,8 @@ def contact_newton_kernel(
                 done = 1
             secant = wp.where(trial > LEAST_GAIN * merit and secant == 0.0 and trial > ROUNDING * start, 1.0, 0.0)
             merit = trial
+    if merit != merit:  # NaN, which a maximum does not keep
+        remainder[w, s] = merit
     renew_slopes(
         w, s, frame, h, coordinates, rates, accelerations, links, dof_numbers, actuators, controls, tree, drives, matrix,
         before, slopes,

@@ -54,6 +54,7 @@ from render.scene_data import (
 
 READOUT_STEPS = wp.constant(6)  # fixed-point steps for the relation of row and time; each gains a factor 1 - det
 SMALLEST_DETERMINANT = wp.constant(0.05)
+INWARD = wp.constant(1.0e-3)  # of the way to a face's middle
 
 
 @reversible
@@ -71,7 +72,8 @@ def sight_line(camera: camera_vector, at: wp.vec2, point: wp.vec3):
 
 @wp.func
 def seen_face(scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, face: int, point: wp.vec3):
-    """A hit on a face at a point of it, at t = 1."""
+    """A hit on a face, at t = 1, a little inside from a point of its edge; and that place. On the edge itself, the face that meets
+    it there would stand in the way of light."""
     hit = Hit()
     hit.kind = FACE
     hit.index = face
@@ -83,7 +85,9 @@ def seen_face(scene: SceneNumbers, tables: SceneTables, view: int, world: int, m
     uv = barycentric(point, a, b, c)
     hit.u = wp.clamp(uv[0], 0.0, 1.0)
     hit.v = wp.clamp(uv[1], 0.0, 1.0 - hit.u)
-    return hit
+    hit.u += (1.0 / 3.0 - hit.u) * INWARD
+    hit.v += (1.0 / 3.0 - hit.v) * INWARD
+    return hit, a * (1.0 - hit.u - hit.v) + b * hit.u + c * hit.v
 
 
 @wp.func
@@ -192,14 +196,14 @@ def primary_boundary_kernel(
     row = int(wp.floor(pixel[1]))
     column = int(wp.floor(pixel[0]))
     light_seed = wp.rand_init(int(state), 1)
-    near = seen_face(scene, tables, view, world, moment, sight.near_face, point)
+    near, near_place = seen_face(scene, tables, view, world, moment, sight.near_face, point)
     outer = wp.vec3(0.0, 0.0, 0.0)
     if sight.kind == CREASE:
         front = closest(scene, tables, tracer, view, world, moment, o, toward)
         if front.t < 1.0 - slack and not (front.kind == FACE and (front.index == edge.face0 or front.index == edge.face1)):
             return
-        far = seen_face(scene, tables, view, world, moment, sight.far_face, point)
-        outer = side_radiance(scene, tables, film, tracer, view, world, moment, far, o, toward, row, column, light_seed)
+        far, far_place = seen_face(scene, tables, view, world, moment, sight.far_face, point)
+        outer = side_radiance(scene, tables, film, tracer, view, world, moment, far, o, far_place - o, row, column, light_seed)
     else:
         offset = wp.max(side_offset * wp.min(1.0 / film.scale, length), 1.0e-6 * camera[12])
         beside = at + normal * (side * offset)
@@ -213,7 +217,7 @@ def primary_boundary_kernel(
             scene, tables, film, tracer, view, world, moment, behind, o_beside, d_beside, row, column,
             wp.rand_init(int(state), 2),
         )  # fmt: skip
-    inner = side_radiance(scene, tables, film, tracer, view, world, moment, near, o, toward, row, column, light_seed)
+    inner = side_radiance(scene, tables, film, tracer, view, world, moment, near, o, near_place - o, row, column, light_seed)
 
     # 3. the weight, and the gradient of weight . film point
     jump = float(1.0)
@@ -224,9 +228,7 @@ def primary_boundary_kernel(
     sink.slot = wp.tid() % sink.totals.shape[0]
     g_point, g_camera, _w = wp.grad(film_along)(point, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
-    at_blend = add_edge_gradient(
-        scene, tables, sink, view, world, moment, instance, chosen, g_point * (1.0 - s), g_point * s
-    )
+    at_blend = add_edge_gradient(scene, tables, sink, view, world, moment, instance, chosen, g_point * (1.0 - s), g_point * s)
     add_time_gradient(sink, film, view, at, u, at_blend)
     if sink.forward != 0:
         splat(derivative, view, pixel, film.filter_kind, film.filter_size, (inner - outer) * collect(sink))

@@ -372,16 +372,16 @@ def shadow_boundary_kernel(
         if wp.dot(f, f) == 0.0:
             return
         e = border.e
-        near = seen_face(scene, tables, view, world, border.moment, border.sight.near_face, e)
+        near, place = seen_face(scene, tables, view, world, border.moment, border.sight.near_face, e)
         near_seed = wp.rand_init(int(state), 1)
         inner = radiance(
-            scene, tables, film, tracer, view, world, border.moment, near, e - toward, toward, 2 + hops, 0, near_seed
+            scene, tables, film, tracer, view, world, border.moment, near, place - toward, toward, 2 + hops, 0, near_seed
         )
         outer = wp.vec3(0.0, 0.0, 0.0)
         if border.sight.kind == CREASE:
-            far = seen_face(scene, tables, view, world, border.moment, border.sight.far_face, e)
+            far, place = seen_face(scene, tables, view, world, border.moment, border.sight.far_face, e)
             outer = radiance(
-                scene, tables, film, tracer, view, world, border.moment, far, e - toward, toward, 2 + hops, 0, near_seed
+                scene, tables, film, tracer, view, world, border.moment, far, place - toward, toward, 2 + hops, 0, near_seed
             )
         else:
             behind = closest(scene, tables, tracer, view, world, border.moment, border.beside, toward)
