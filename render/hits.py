@@ -1,4 +1,5 @@
-"""What a ray meets first. Found without gradient, attached afterwards: `hit_point` and `hit_normal` are differentiated by wp.grad.
+"""What a ray meets first. Found without gradient, attached afterwards: `hit_point` and `hit_normal` are differentiated by
+wp.grad.
 
 Rays are carried into the frame of each instance, whose search tree is built once for its vertices. Planes (faces that go on for
 ever) and spheres are few: they are tried one by one.
@@ -13,13 +14,14 @@ from render.scene_data import FACE, MISSED, PLANE, SDF, SPHERE, Hit, Moment, Sce
 from render.sdf_hits import march_sdf, sdf_ray
 
 FAR = wp.constant(1.0e30)
+NEAR_ORIGIN = wp.constant(0.1)  # [m], added to that size: at the origin, what is rounded is the way from the camera
 OFFSET = wp.constant(3.0e-5)  # of the coordinates' size: how far a new ray starts from the surface that it leaves
 
 
 @wp.func
 def offset_origin(x: wp.vec3, n: wp.vec3, direction: wp.vec3):
     """A point beside the surface, on the side that `direction` leaves to."""
-    size = wp.max(wp.max(wp.abs(x[0]), wp.abs(x[1])), wp.abs(x[2])) + 1.0e-2
+    size = wp.max(wp.max(wp.abs(x[0]), wp.abs(x[1])), wp.abs(x[2])) + NEAR_ORIGIN
     side = wp.where(wp.dot(n, direction) >= 0.0, OFFSET, -OFFSET)
     return x + n * (side * size)
 
