@@ -1,5 +1,6 @@
 """Every experiment's YAML composes as the command line does it, builds, and descends; without data and without a network."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import dvc.data
 from configs import __file__ as packaged
 from dvc.data import DataUnavailable
 from dvc.optimize import Phase, optimize
+from dvc.recorder import Recorder
 from dvc.video_fit import VideoFit
 from experiments.picture_newton import active_numbers, descend
 from geometry.mesh import icosphere
@@ -167,6 +169,17 @@ def test_two_steps_of_a_ray_traced_fit_and_the_loss_falls(name):
     )  # fmt: skip
     before = float(task._problem(context, 0).loss_only(task.vector.gather()))
     assert len(losses) == 2 and losses[1] < 0.9 * before
+
+
+@pytest.mark.parametrize("name", ["shape_from_images", "shadow_art"])
+def test_a_few_steps_of_a_surface_lower_its_loss(name, tmp_path):
+    task = task_of(name, "task.phases=[{steps: 3, lr: 0.03, nodes: 16, columns: 16}]", "task.pixels=16")
+    with Recorder(tmp_path / "run", {}, wandb="disabled", show_progress=False) as recorder:
+        result = task.run(recorder)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for begun, ended in zip(rows[::3], rows[2::3], strict=True):
+        assert begun["phase"] == ended["phase"] and ended["loss"] < begun["loss"]
+    assert len(rows) == 3 * len(getattr(task, "representations", ["shadows"])) and result.claim == task.claim
 
 
 def test_data_that_is_missing_is_named_where_nothing_can_be_rendered():
