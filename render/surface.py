@@ -1,5 +1,4 @@
-"""What a hit shows: its point, its normal, and its material after texture and vertex lookup; and the way back of their
-gradients.
+"""What a hit shows: its point, its normal, its material after texture and vertex lookup; and the way back of their gradients.
 
 A parameter is the product of the material's constant, its texture at the point's uv, and the interpolated vertex value.
 """
@@ -144,11 +143,11 @@ def add_parameter_gradient(
     scene: SceneNumbers, tables: SceneTables, sink: Sink, world: int, material: int, slot: int, kind: int, index: int,
     u: float, v: float, constant: wp.vec3, g: wp.vec3,
 ):  # fmt: skip
-    """Adds the gradient g of one parameter's value to its texture and vertex values; returns those of its constant and of (u,
-    v).""" at_constant =
-    g at_u =
-    float(0.0) at_v =
-    float(0.0) if kind == FACE or kind == PLANE:
+    """Adds the gradient g of a parameter's value to its texture and vertex values; returns those of its constant and (u, v)."""
+    at_constant = g
+    at_u = float(0.0)
+    at_v = float(0.0)
+    if kind == FACE or kind == PLANE:
         texture = tables.material_table[material, 3 + slot]
         has_values = ((tables.material_table[material, 6] >> slot) & 1) == 1
         if texture >= 0 or has_values:
@@ -217,8 +216,7 @@ def add_surface_gradient(
     scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, hit: Hit, s: Surface,
     o: wp.vec3, d: wp.vec3, at_position: wp.vec3, at_normal: wp.vec3, at_albedo: wp.vec3, at_alpha: float, at_uv: wp.vec2,
 ):  # fmt: skip
-    """Pulls gradients at a hit back to material, geometry, pose; returns those of the ray's origin and direction, and the
-    blend.
+    """Pulls gradients at a hit back to material, geometry, pose; returns those of the ray's origin, direction, and the blend.
 
     `at_uv` is what (u, v) has received already, from the emission.
     """
@@ -266,27 +264,17 @@ def add_corner_gradients(
     scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, kind: int, index: int,
     a_bar: wp.vec3, b_bar: wp.vec3, c_bar: wp.vec3,
 ):  # fmt: skip
-    """Gradients at the world corners of a face, or at the centre and (b_bar[0]) radius of a sphere; returns that of the
-    blend.""" at_blend =
-    float(0.0) if kind ==
-   
-    SPHERE:
-        ball =
-        scene.spheres[world, index] local, at_blend = add_pose_gradient(
+    """Gradients at the world corners of a face, or at centre and (b_bar[0]) radius of a sphere; returns that of the blend."""
+    at_blend = float(0.0)
+    if kind == SPHERE:
+        ball = scene.spheres[world, index]
+        local, at_blend = add_pose_gradient(
             scene, sink, view, moment, tables.sphere_table[index, 0], wp.vec3(ball[0], ball[1], ball[2]), a_bar
         )
         deposit(sink, sink.numbers.spheres, world, index, wp.vec4(local[0], local[1], local[2], b_bar[0]))
- 
-  
-   
- 
-  
-   
     else:
-        instance =
-        tables.face_table[index,
-        0] at_blend = add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.faces[index, 0],
-        a_bar)
+        instance = tables.face_table[index, 0]
+        at_blend = add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.faces[index, 0], a_bar)
         at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.faces[index, 1], b_bar)
         at_blend += add_vertex_gradient(scene, tables, sink, view, world, moment, instance, tables.faces[index, 2], c_bar)
     return at_blend
