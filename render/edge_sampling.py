@@ -212,7 +212,7 @@ def choose_edge(sums: wp.array(dtype=wp.float64), u: float):
     low = int(0)
     high = int(last)
     while low < high:
-        middle = (low + high) / 2
+        middle = (low + high) // 2
         if sums[middle] > place:
             high = middle
         else:

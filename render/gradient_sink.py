@@ -1,8 +1,9 @@
 """Where gradients go: added to arrays (reverse mode), or multiplied with a direction and summed (forward mode).
 
-A `Sink` holds arrays laid out as the scene's numbers. In reverse mode they collect gradients. In forward mode they hold a direction in
-which all numbers move; what would have been added is multiplied with it instead, and `collect` gives the sum: the derivative of one
-sample along the direction, of which an image of derivatives is made.
+A `Sink` holds arrays laid out as the scene's numbers. In reverse mode they collect gradients. In forward mode they hold a
+direction in
+which all numbers move; what would have been added is multiplied with it instead, and `collect` gives the sum: the derivative
+of one sample along the direction, of which an image of derivatives is made.
 """
 
 from typing import Any

@@ -5,8 +5,8 @@ A lamp's light is an integral over the lamp: its point y stays fixed on its tria
     f(x, y) L_e(y) cos(n_y) / |x - y|^2  A,        A the area of the triangle, per unit of its barycentric area times 2
 
 (Veach 1997, eq. 8.7), whether y was chosen as a light's point or met by a ray that the material had sampled; both are weighted
-by the power heuristic. Weights and densities are detached; `light_value` is what is differentiated. The environment's directions
-stay fixed.
+by the power heuristic. Weights and densities are detached; `light_value` is what is differentiated. The environment's
+directions stay fixed.
 """
 
 import warp as wp
@@ -89,7 +89,7 @@ def choose_lamp(tables: SceneTables, world: int, u: float):
     low = int(0)
     high = int(tables.lamps.shape[0] - 1)
     while low < high:
-        middle = (low + high) / 2
+        middle = (low + high) // 2
         if tables.lamp_cdf[world, middle] > u:
             high = middle
         else:
@@ -207,15 +207,15 @@ def lamp_density(tables: SceneTables, world: int, face: int, direction: wp.vec3,
     low = int(0)
     high = int(tables.lamps.shape[0] - 1)
     while low < high:  # lamps are in the order of faces
-        middle = (low + high) / 2
+        middle = (low + high) // 2
         if tables.lamps[middle] >= face:
             high = middle
         else:
             low = middle + 1
     facing = -0.5 * wp.dot(raw, direction)
     density = float(0.0)
-    if tables.lamps.shape[0] > 0:
-        if tables.lamps[low] == face and facing > 0.0:
+    if facing > 0.0 and tables.lamps.shape[0] > 0:
+        if tables.lamps[low] == face:
             density = lamp_share(tables, world, low) / float(group_count(tables)) * distance * distance / facing
     return density
 

@@ -9,8 +9,8 @@ last vertex to the first with the radiance L that arrives along the path,
 
     L_k = N_k + S_k + f_k L_{k+1} / p_k,
 
-N_k a light's sample, S_k a lamp that the sampled ray has met; no division by what may be zero. Each term's derivative is that of
-a small function (`wp.grad`), and what a vertex's position receives is handed on to the vertex before it.
+N_k a light's sample, S_k a lamp that the sampled ray has met; no division by what may be zero. Each term's derivative is that
+of a small function (`wp.grad`), and what a vertex's position receives is handed on to the vertex before it.
 
 Left out: where visibility changes (`render.primary_boundary`, `render.shadow_boundary`), textures' coordinates, the
 probabilities with which lamps are chosen.
@@ -38,7 +38,6 @@ from render.path_radiance import (
     film_point,
     film_sample,
     is_lamp,
-    lamp_emission,
     survival,
 )
 from render.reversible import calls_gradients, reversible
@@ -367,7 +366,7 @@ def interior_kernel(
     sink: Sink,
     derivative: wp.array3d(dtype=wp.vec3),
 ):
-    """Pixels first, first + 1, ... of one view: hands their gradient to the sink; in forward mode writes the pixels' derivative."""
+    """Pixels first, first + 1, ... of one view: hands their gradient to the sink; in forward mode writes their derivative."""
     pixel = wp.tid() + first
     row = pixel / film.width
     column = pixel - row * film.width

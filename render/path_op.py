@@ -122,14 +122,13 @@ class _Job:
         if any(counts[1:]):
             folds = [self._sums(fold_importance_kernel, view) for view in range(views)]
         for sources, count in enumerate(counts[1:]):
-            if count:
-                launch_parts(
-                    shadow_boundary_kernel, views, count,
-                    lambda t, view, first, sources=sources, count=count: [
-                        *common, view, first, count, sources, folds[view], adjoint, refused[t], sinks[t], derivatives[t]
-                    ],
-                    self.device,
-                )  # fmt: skip
+            if not count:
+                continue
+
+            def of_edges(t: int, view: int, first: int, sources: int = sources, count: int = count) -> list:
+                return [*common, view, first, count, sources, folds[view], adjoint, refused[t], sinks[t], derivatives[t]]
+
+            launch_parts(shadow_boundary_kernel, views, count, of_edges, self.device)
 
     def _balls(
         self, sinks: list[Sink], derivatives: list[wp.array], adjoint: wp.array, counts: tuple, refused: list[wp.array]
@@ -143,14 +142,13 @@ class _Job:
                 self.device,
             )  # fmt: skip
         for sources, count in enumerate(each[1:]):
-            if count:
-                launch_parts(
-                    ball_shadow_kernel, self.views, count * self.balls,
-                    lambda t, view, first, sources=sources, count=count: [
-                        *common, view, first, count, sources, adjoint, sinks[t], derivatives[t]
-                    ],
-                    self.device,
-                )  # fmt: skip
+            if not count:
+                continue
+
+            def of_balls(t: int, view: int, first: int, sources: int = sources, count: int = count) -> list:
+                return [*common, view, first, count, sources, adjoint, sinks[t], derivatives[t]]
+
+            launch_parts(ball_shadow_kernel, self.views, count * self.balls, of_balls, self.device)
 
     def sinks(self, arrays: list[dict[str, wp.array]], forward: bool) -> list[Sink]:
         made = []

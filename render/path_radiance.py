@@ -1,16 +1,17 @@
-r"""Radiance along a ray by path tracing, and the image of a scene. No gradient passes through anything here: see `path_adjoint`.
+r"""Radiance along a ray by path tracing, and the image of a scene. No gradient passes through anything here: see
+`path_adjoint`.
 
     L = E + N + f L' / p
 
 at each vertex: emission, one light sample (`render.lights`), and the radiance L' along one direction that the material samples
-with density p. `depth` counts as in Mitsuba: 1 is emission only, 2 adds direct light, 3 one bounce. From `roulette_depth` on a path ends
-with the probability 1 - q and is weighted by 1 / q.
+with density p. `depth` counts as in Mitsuba: 1 is emission only, 2 adds direct light, 3 one bounce. From `roulette_depth` on
+a path ends with the probability 1 - q and is weighted by 1 / q.
 """
 
 import warp as wp
 
 from render.bsdf import bsdf_cos, bsdf_pdf, bsdf_sample
-from render.camera_projection import camera_vector, origin_of, ray_of, undistort
+from render.camera_projection import origin_of, ray_of, undistort
 from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import environment_density, heuristic, lamp_density, light_value, sample_light
@@ -18,7 +19,6 @@ from render.pixel_filter import filter_sample
 from render.scene_data import (
     FACE,
     MISSED,
-    SPHERE,
     FilmPlan,
     Hit,
     Moment,
@@ -81,7 +81,6 @@ def radiance(
     total = wp.vec3(0.0, 0.0, 0.0)
     throughput = wp.vec3(1.0, 1.0, 1.0)
     density = float(-1.0)  # with which the material sampled d; below 0: the path begins here
-    environment_pdf = float(0.0)
     n_before = wp.vec3(0.0, 0.0, 0.0)
     depth = int(first_depth)
     while depth <= film.depth:

@@ -16,7 +16,6 @@ from render.pixel_filter import filter_option
 from render.scene import Ball, Plane, Scene, SdfBody
 from render.scene_packing import PackedScene, pack_scene
 
-
 MOVING = ("cameras", "vertices", "positions", "orientations", "exposure", "readout", "spheres", "sdf", "lights")
 
 
@@ -25,7 +24,8 @@ def _warn_black(images: Tensor) -> None:
     dark = torch.nonzero(images.detach().flatten(1).amax(dim=1) == 0.0)[:, 0]
     if len(dark):
         warnings.warn(
-            f"PathRender: view {int(dark[0])} ({len(dark)} of {images.shape[0]}) is black: it sees nothing that emits or is lit; "
+            f"PathRender: view {int(dark[0])} ({len(dark)} of {images.shape[0]}) is black: it sees nothing that emits or is "
+            "lit; "
             "look for a camera inside a body or behind one-sided faces, no light, a depth of 1 without lamps",
             stacklevel=3,
         )
@@ -72,12 +72,13 @@ class PathRender(nn.Module):
         side_offset: how far beside an edge the ray behind it looks, as a fraction of a film pixel or of the edge on the film.
         meshes: cast rays with Warp's meshes in place of our own trees (slower; to check against).
     forward: scene; camera (pinhole or orthographic, with distortion; one row for all views, one a world, or one a view); film;
-        shutter: exposure and readout, None: an instant; seed: int, or int32 (view,); plate (view or 1, row, column, 3): what the camera
-        sees where it meets nothing, in place of the environment; frame_interval, node_interval [s].
+        shutter: exposure and readout, None: an instant; seed: int, or int32 (view,); plate (view or 1, row, column, 3): what
+        the camera sees where it meets nothing, in place of the environment; frame_interval, node_interval [s].
     Returns: images, linear radiance, (view, row, column, 3).
     Gradient: to all tensors of scene, camera, shutter and plate, noisy and unbiased but for what is left out: outlines and
         shadows of balls and SDFs that are seen by way of other surfaces (those of meshes are in), textures' coordinates,
-        curves where surfaces cut through each other, the horizon of planes, the step of the rays that look beside edges (`side_offset`).
+        curves where surfaces cut through each other, the horizon of planes, the step of the rays that look beside edges
+        (`side_offset`).
     """
 
     def __init__(
@@ -121,7 +122,8 @@ class PathRender(nn.Module):
         self, build: Callable[[Tensor], dict[str, Any]], value: Tensor, direction: Tensor | None = None, *, film: Film,
         seed: int | Tensor = 0, frame_interval: float = 1.0, node_interval: float = 1.0,
     ) -> Tensor:  # fmt: skip
-        """Derivative of the image while `value` moves along `direction` (ones): (view, row, column, 3), noisy, unbiased as the gradient.
+        """Derivative of the image while `value` moves along `direction` (ones): (view, row, column, 3), noisy, unbiased as
+        the gradient.
 
         build(value) -> {"scene": Scene, "camera": Camera, "shutter": ..., "plate": ...}, made by torch alone (forward-mode
         differentiation passes through it; ops of Warp refuse it).

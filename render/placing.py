@@ -8,7 +8,6 @@ import warp as wp
 
 from render.gradient_sink import Sink, deposit
 from render.reversible import calls_gradients, reversible
-
 from render.scene_data import Moment, SceneNumbers, SceneTables
 
 

@@ -4,14 +4,15 @@ A pixel is the radiance integrated with the pixel filter. Where the radiance jum
 
     d loss = integral over the curve  h (L_minus - L_plus)  N . dx  ds
 
-(Li et al. 2018, "Differentiable Monte Carlo ray tracing through edge sampling"): N = perp(dx/ds) is the curve's normal times its
-length element, L_plus the radiance on the side that N points to, h the loss's derivative by the image, convolved with the filter,
+(Li et al. 2018, "Differentiable Monte Carlo ray tracing through edge sampling"): N = perp(dx/ds) is the curve's normal by its
+length element, L_plus the radiance on the side that N points to, h the loss's derivative by the image, convolved with the
+filter,
 at x. So a sample is a pseudo-loss `weight . film point` with the weight held fixed; its derivative serves vertices, poses and
 camera alike, distortion included.
 
 A point of an edge, at the place u in the exposure, is seen at x = P(s, t(x)): with a readout skew the time depends on where
-it lands. The equation is solved by fixed-point iteration; perp(B v) = det(B) B^-T perp(v) makes the integrand that of P with the weight
-divided by det = 1 - t_x' . P_t. Motion that outruns the readout (det near 0) is counted in `refused`.
+it lands. The equation is solved by fixed-point iteration; perp(B v) = det(B) B^-T perp(v) makes the integrand that of P with
+the weight divided by det = 1 - t_x' . P_t. Motion that outruns the readout (det near 0) is counted in `refused`.
 
 Left out: curves where surfaces cut through each other. Edges that are seen by way of other surfaces: `render.shadow_boundary`.
 """
@@ -32,7 +33,7 @@ from render.camera_projection import (
 )
 from render.edge_sampling import CREASE, NOTHING, add_edge_gradient, choose_edge, edge_at, sight_of, stratum
 from render.gradient_sink import Sink, collect, deposit, near_film, splat
-from render.hits import barycentric, closest, sphere_root
+from render.hits import barycentric, closest
 from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient
 from render.path_radiance import radiance
@@ -42,7 +43,6 @@ from render.reversible import reversible
 from render.scene_data import (
     FACE,
     MISSED,
-    SPHERE,
     FilmPlan,
     Hit,
     Moment,
@@ -72,8 +72,8 @@ def sight_line(camera: camera_vector, at: wp.vec2, point: wp.vec3):
 
 @wp.func
 def seen_face(scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, face: int, point: wp.vec3):
-    """A hit on a face, at t = 1, a little inside from a point of its edge; and that place. On the edge itself, the face that meets
-    it there would stand in the way of light."""
+    """A hit on a face, at t = 1, a little inside from a point of its edge; and that place. On the edge itself, the face that
+    meets it there would stand in the way of light."""
     hit = Hit()
     hit.kind = FACE
     hit.index = face

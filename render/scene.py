@@ -29,7 +29,7 @@ class Texture(NamedTuple):
 class Material(NamedTuple):
     """Reflection and emission of a surface. A parameter is the product of constant, texture and vertex values (of the body).
 
-    kind "diffuse": albedo / pi. "conductor": rough mirror, GGX with separable Smith masking; albedo is its specular reflectance,
+    kind "diffuse": albedo / pi. "conductor": rough mirror, GGX, separable Smith masking; albedo is its specular reflectance,
     the same at all angles, or that at normal incidence where `schlick` is set. One-sided unless `two_sided`: dark from behind.
     """
 
@@ -82,8 +82,8 @@ class Plane(NamedTuple):
 class SdfBody(NamedTuple):
     """The solid inside the zero set of a grid of signed distances, in the world's frame, or in its own where it has poses.
 
-    Shapes of `geometry.sdf_shapes` are evaluated on a grid first (`geometry.sdf_stage`), with gradient. Without texture; what it
-    emits is seen, but is not sampled as a light.
+    Shapes of `geometry.sdf_shapes` are evaluated on a grid first (`geometry.sdf_stage`), with gradient. Without texture; what
+    it emits is seen, but is not sampled as a light.
     """
 
     grid: SdfGrid  # gradient to its values, none to origin and spacing

@@ -1,8 +1,8 @@
 """What the kernels of the ray tracer read: numbers that carry gradient, tables that do not, and the film.
 
 A view is one image: a world at one frame, seen by one camera. Vertices lie in the frame of their instance; instance 0 is the
-world itself and does not move, instance i > 0 has row i - 1 of `positions` and `orientations`, poses at equidistant nodes about the
-middle of the view's frame.
+world itself and does not move, instance i > 0 has row i - 1 of `positions` and `orientations`, poses at equidistant nodes
+about the middle of the view's frame.
 """
 
 import warp as wp

@@ -45,7 +45,8 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
         raise Unsupported(
             "Scene.bodies: one SdfBody a scene; remedy: join their grids, or make meshes of the others (isosurface)"
         )
-    moving = [b for b in (*meshes, *balls, *solids) if b.poses is not None]
+    movable: list[Body | Ball | SdfBody] = [*meshes, *balls, *solids]
+    moving = [b for b in movable if b.poses is not None]
     instance_of = {id(b): i + 1 for i, b in enumerate(moving)}
     worlds = _worlds(scene)
     views = _views(moving, camera, shutter, plate, worlds)
@@ -183,7 +184,7 @@ def _views(moving: list, camera: Camera, shutter: Shutter | None, plate: Tensor 
     views = max(counts)
     if any(views % count for count in counts):
         raise UserError(
-            f"PathRender: expected leading axes that divide the number of views, got {sorted(counts)}; remedy: one row for all, "
+            f"PathRender: expected leading axes that divide the views, got {sorted(counts)}; remedy: one row for all, "
             "one a world, or one a view"
         )
     return views
@@ -257,7 +258,7 @@ def _materials(scene: Scene) -> tuple[dict[str, Material], dict[str, int]]:
                 )
             if isinstance(body, Body) and body.uv is None:
                 raise UserError(
-                    f"Scene.bodies[{number}].uv: expected coordinates (face, 3, 2) because material {material!r} has a texture, "
+                    f"Scene.bodies[{number}].uv: expected coordinates (face, 3, 2), as material {material!r} has a texture, "
                     "got none; remedy: give uv, or take the texture away"
                 )
     for name, material in scene.materials.items():
@@ -281,7 +282,8 @@ def _number(name: str, value: Tensor | Sequence[float] | float, inner: int, worl
 def _pack_materials(
     names: list[str], materials: dict[str, Material], meshes: list[Body], worlds: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rows, table, images, wraps = [], [], [], []
+    rows, table, wraps = [], [], []
+    images: list[Tensor] = []
     for name in names:
         m, where = materials[name], f"Scene.materials[{name!r}]"
         emission = m.emission if m.emission is not None else (0.0, 0.0, 0.0)
@@ -296,19 +298,15 @@ def _pack_materials(
                 least *= float(m.alpha_texture.image.detach().min())
             if not least >= float(LEAST_ALPHA):
                 raise UserError(
-                    f"{where}.alpha: expected a roughness of at least {float(LEAST_ALPHA):.4g}, got {least:.4g}, whose gradient "
+                    f"{where}.alpha: expected a roughness of {float(LEAST_ALPHA):.4g} or more, got {least:.4g}, whose gradient "
                     "would be zero; remedy: a larger one"
                 )
-        rows.append(
-            torch.cat(
-                [
-                    _number(f"{where}.albedo", m.albedo, 3, worlds, device),
-                    alpha,
-                    _number(f"{where}.emission", emission, 3, worlds, device),
-                ],
-                dim=1,
-            )  # fmt: skip
+        parts = (
+            _number(f"{where}.albedo", m.albedo, 3, worlds, device),
+            alpha,
+            _number(f"{where}.emission", emission, 3, worlds, device),
         )
+        rows.append(torch.cat(parts, dim=1))
         places = []
         for texture in (m.albedo_texture, m.alpha_texture, m.emission_texture):
             places.append(len(images) if texture is not None else -1)

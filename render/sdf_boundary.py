@@ -17,7 +17,7 @@ Left out: outlines seen by way of other surfaces, and where the solid cuts other
 
 import warp as wp
 
-from render.camera_projection import camera_vector, depth_of, origin_of, ray_of, undistort
+from render.camera_projection import depth_of, origin_of, ray_of, undistort
 from render.gradient_sink import Sink, collect, deposit
 from render.hits import closest, offset_origin
 from render.intersector import Intersector
@@ -28,7 +28,6 @@ from render.primary_boundary import side_radiance
 from render.reversible import calls_gradients
 from render.scene_data import (
     DIRECTIONAL,
-    ENVIRONMENT,
     FACE,
     LAMP,
     MISSED,
@@ -58,8 +57,8 @@ def band_weight(least: float, width: float):
 @calls_gradients
 @wp.func
 def pull_passing(
-    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, o: wp.vec3, d: wp.vec3, t: float,
-    weight: float,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, o: wp.vec3, d: wp.vec3, t:
+    float, weight: float,
 ):  # fmt: skip
     """The gradient weight . d phi at o + t d with t fixed; returns those of o, d and the blend."""
     y = sdf_ray(scene, tables, view, moment, o + d * t, 1)

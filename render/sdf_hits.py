@@ -1,8 +1,8 @@
 r"""Rays against an SDF grid: found by sphere tracing without gradient, attached by the implicit function theorem.
 
-The surface is the zero set of the tricubic interpolant phi (`geometry.sdf_grid`), whose normals are continuous. A ray steps by 0.9 of
-the distance (Hart 1996, "Sphere tracing"), never less than a fiftieth of a cell; a change of sign is closed in on by bisection, so
-that values need not be exact distances. With x = o + t d held on the ray, phi(y(x)) = 0 gives
+The surface is the zero set of the tricubic interpolant phi (`geometry.sdf_grid`), whose normals are continuous. A ray steps
+by 0.9 of the distance (Hart 1996, "Sphere tracing"), never less than a fiftieth of a cell; a change of sign is closed in
+on by bisection, so that values need not be exact distances. With x = o + t d held on the ray, phi(y(x)) = 0 gives
 
     dx = d dt,    dt = -(d phi + grad phi . (do + t dd)) / (grad phi . d),
 
@@ -189,8 +189,8 @@ def add_sdf_gradient(
 @calls_gradients
 @wp.func
 def pull_sdf_hit(
-    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, t: float, o: wp.vec3, d: wp.vec3,
-    x_bar: wp.vec3, n_bar: wp.vec3,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, t: float, o: wp.vec3, d:
+    wp.vec3, x_bar: wp.vec3, n_bar: wp.vec3,
 ):  # fmt: skip
     """Gradients at a hit's world position and unit normal, to values and pose; returns those of o, d and the blend."""
     x = o + d * t

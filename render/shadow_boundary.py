@@ -5,7 +5,8 @@ where the line from y through e goes on to, and its film point x(s) = P(x). So e
 `render.primary_boundary`, with the light that x receives from y as the jump, and they are integrated over y: a lamp's points
 are fixed on their triangles, as in `render.lights`, point lights and directions are what they are.
 
-Whatever does not come from lamps and lights (`sources` = 1) arrives from directions, which are fixed: for each, the radiance that
+Whatever does not come from lamps and lights (`sources` = 1) arrives from directions, which are fixed: for each, the radiance
+that
 an edge hides from x jumps between that of its near face and that of what lies beyond, path traced. So does the environment's.
 
 The samples begin at the edge and the light, and are connected to the receiver, and from there to the camera, straight or by way

@@ -1,7 +1,7 @@
 """Launches of a kernel over parts of an image: on the CPU, where a launch runs on one thread, the parts are shared by threads.
 
-Part i is done by thread i mod threads, in order, and each thread may have arrays of its own to add to: which are summed in the order of
-threads, so that runs repeat for the same number of threads. On a GPU one launch does a view's whole image.
+Part i is done by thread i mod threads, in order, and each thread may have arrays of its own to add to: which are summed in
+the order of threads, so that runs repeat for the same number of threads. On a GPU one launch does a view's whole image.
 """
 
 import os
