@@ -27,16 +27,15 @@ from dvc.pipeline import Pipeline
 from dvc.records import Mesh
 from dvc.result import Metric, Result
 from experiments.mesh_pictures import shaded
+from experiments.mesh_scores import chamfer_rel
 from geometry.free_mesh import FreeMesh, free_sphere
 from geometry.large_steps import AdamUniform
 from geometry.mesh import TriangleMesh
 from geometry.mesh_io import write_mesh
 from geometry.nearest_points import PointTree, nearest_points
-from geometry.point_losses import matched_distance, normal_consistency, point_to_surface
+from geometry.point_losses import matched_distance, normal_consistency
 from geometry.self_intersections import self_intersection_count
 from geometry.surface_samples import sample_surface
-
-MEASURED_POINTS = 100_000
 
 
 class TargetMatch(nn.Module):
@@ -161,11 +160,7 @@ class SphereToMesh:
 
     def chamfer(self, mesh: Mesh) -> float:
         """Mean of both directions, over the target's diagonal."""
-        with torch.no_grad():
-            here = sample_surface(mesh, MEASURED_POINTS, torch.tensor([7])).points
-            there = sample_surface(self.match.target, MEASURED_POINTS, torch.tensor([8])).points
-            way = point_to_surface(here, self.match.target).mean() + point_to_surface(there, mesh).mean()
-        return 0.5 * float(way) / self.match.diagonal
+        return chamfer_rel(mesh, self.match.target)
 
     def check(self) -> list[CheckRow]:
         """Certificate of the loss in the unknowns."""
