@@ -12,6 +12,7 @@ from torch import Tensor
 from dvc.errors import Unsupported
 from dvc.records import Camera, Film, Mesh, Shutter
 from geometry.mesh import BoxMesh, SphereMesh, TriangleMesh
+from render.camera import rotation_from_angles
 from tests.render.moving_bodies import mesh_image
 
 FILM = Film(64, 48, 0.0, 0.0, 64, 48, 1.0)
@@ -85,7 +86,10 @@ def test_region_and_scale_are_a_coarser_crop():
 def test_views_take_the_mesh_and_camera_of_their_world():
     radius = torch.tensor([0.2, 0.3], requires_grad=True)
     view = camera()._replace(focal=torch.tensor([40.0, 30.0]))
-    seen = silhouette(SphereMesh(3)(radius), torch.zeros(6, 1, 3), view, shutter())
+    ball = SphereMesh(3)(radius)
+    turn = rotation_from_angles(torch.tensor([0.3]), torch.zeros(1), torch.tensor([0.4]))[0]  # no face is seen edge-on
+    ball = ball._replace(vertices=ball.vertices @ turn.T)
+    seen = silhouette(ball, torch.zeros(6, 1, 3), view, shutter())
     areas = seen.sum(dim=(1, 2))
     expected = torch.tensor([math.pi * (0.2 * 40) ** 2] * 3 + [math.pi * (0.3 * 30) ** 2] * 3)
     assert torch.allclose(areas, expected, rtol=2e-2)
