@@ -17,7 +17,8 @@ def output_of(page: str, folder: Path) -> str:
     script = folder / "page.py"
     script.write_text("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.S)))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=ROOT, timeout=1500, env=environment)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1500, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
