@@ -68,10 +68,7 @@ def test_the_outline_grows_with_the_radius_and_moves_with_the_centre(kind, toler
     torch.testing.assert_close(area_sum(image), expected, rtol=3e-3, atol=0.0)
     slopes = [
         torch.stack(
-            [
-                area_sum(render.derivative(emissive(kind), start, torch.tensor(along), film=FILM, seed=seed))
-                for seed in range(4)
-            ]
+            [area_sum(render.derivative(emissive(kind), start, torch.tensor(along), film=FILM, seed=seed)) for seed in range(4)]
         ).mean(0)
         for along in ([1.0, 0.0], [0.0, 1.0])
     ]
