@@ -58,7 +58,7 @@ def schlick_reflectance(albedo: wp.vec3, wi: wp.vec3, wo: wp.vec3):
 
 
 @reversible
-@wp.func
+@wp.func(inline=False)
 def ggx_cos(schlick: int, albedo: wp.vec3, roughness: float, n: wp.vec3, wi: wp.vec3, wo: wp.vec3):
     """f * cos_o for wi and wo above the surface."""
     alpha = wp.max(roughness, LEAST_ALPHA)
@@ -71,7 +71,7 @@ def ggx_cos(schlick: int, albedo: wp.vec3, roughness: float, n: wp.vec3, wi: wp.
     return reflectance * (half_vector_density(alpha, n, wi, wo) * masking)
 
 
-@wp.func
+@wp.func(inline=False)
 def ggx_pdf(roughness: float, n: wp.vec3, wi: wp.vec3, wo: wp.vec3):
     """Density of `ggx_sample` [1/sr] for wi and wo above the surface."""
     alpha = wp.max(roughness, LEAST_ALPHA)
@@ -87,7 +87,7 @@ def tangent_of(n: wp.vec3):
     return wp.vec3(1.0 + sign * n[0] * n[0] * a, sign * n[0] * n[1] * a, -sign * n[0])
 
 
-@wp.func
+@wp.func(inline=False)
 def ggx_sample(roughness: float, n: wp.vec3, wi: wp.vec3, u1: float, u2: float):
     """wi reflected at a visible normal (Heitz 2018, listing 1); below the surface: the light is lost to another facet."""
     alpha = wp.max(roughness, LEAST_ALPHA)

@@ -8,7 +8,7 @@ ever) and spheres are few: they are tried one by one.
 import warp as wp
 
 from render.intersector import Intersector, any_in_instance, closest_in_instance
-from render.placing import corner, instance_orientation, instance_position, to_world
+from render.placing import carried_ray, corner, to_world
 from render.reversible import reversible
 from render.scene_data import FACE, MISSED, PLANE, SDF, SPHERE, Hit, Moment, SceneNumbers, SceneTables
 from render.sdf_hits import march_sdf, sdf_ray
@@ -75,27 +75,17 @@ def barycentric(p: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3):
 
 
 @wp.func
-def closest(
-    scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, o: wp.vec3, d: wp.vec3
+def has_others(tables: SceneTables):
+    """Whether there are shapes that are not in search trees."""
+    return tables.planes.shape[0] + tables.sphere_table.shape[0] + tables.sdf_table.shape[0] > 0
+
+
+@wp.func(inline=False)
+def closest_of_others(
+    scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, o: wp.vec3, d: wp.vec3, before: Hit
 ):
-    """The first hit of the ray o + t d, t > 0."""
-    hit = Hit()
-    hit.kind = MISSED
-    hit.t = FAR
-    for instance in range(tracer.instances):
-        start = o
-        along = d
-        if instance > 0:
-            q = instance_orientation(scene, view, moment, instance)
-            start = wp.quat_rotate_inv(q, o - instance_position(scene, view, moment, instance))
-            along = wp.quat_rotate_inv(q, d)
-        found = closest_in_instance(tracer, world, instance, start, along, hit.t)
-        if found.face >= 0:
-            hit.kind = FACE
-            hit.index = found.face
-            hit.t = found.t
-            hit.u = found.u
-            hit.v = found.v
+    """`before`, or a hit of a plane, sphere or SDF that is nearer."""
+    hit = before
     for i in range(tables.planes.shape[0]):
         face = tables.planes[i]
         a = corner(scene, tables, view, world, moment, face, 0)
@@ -132,21 +122,10 @@ def closest(
     return hit
 
 
-@wp.func
-def blocked(
-    scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, o: wp.vec3,
-    d: wp.vec3, t_max: float,
-):  # fmt: skip
-    """Whether anything is hit before t_max."""
-    for instance in range(tracer.instances):
-        start = o
-        along = d
-        if instance > 0:
-            q = instance_orientation(scene, view, moment, instance)
-            start = wp.quat_rotate_inv(q, o - instance_position(scene, view, moment, instance))
-            along = wp.quat_rotate_inv(q, d)
-        if any_in_instance(tracer, world, instance, start, along, t_max):
-            return True
+@wp.func(inline=False)
+def blocked_by_others(
+    scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, o: wp.vec3, d: wp.vec3, t_max: float
+):
     for i in range(tables.planes.shape[0]):
         face = tables.planes[i]
         t = plane_root(
@@ -167,6 +146,49 @@ def blocked(
         found = march_sdf(scene, tables, world, start, along, t_max)
         if found.t < t_max:
             return True
+    return False
+
+
+@wp.func
+def closest(
+    scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, o: wp.vec3, d: wp.vec3
+):
+    """The first hit of the ray o + t d, t > 0."""
+    hit = Hit()
+    hit.kind = MISSED
+    hit.t = FAR
+    for instance in range(tracer.instances):
+        start = o
+        along = d
+        if instance > 0:
+            start, along = carried_ray(scene.positions, scene.orientations, view, moment, instance, o, d)
+        found = closest_in_instance(tracer, world, instance, start, along, hit.t)
+        if found.face >= 0:
+            hit.kind = FACE
+            hit.index = found.face
+            hit.t = found.t
+            hit.u = found.u
+            hit.v = found.v
+    if has_others(tables):
+        hit = closest_of_others(scene, tables, view, world, moment, o, d, hit)
+    return hit
+
+
+@wp.func
+def blocked(
+    scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, o: wp.vec3,
+    d: wp.vec3, t_max: float,
+):  # fmt: skip
+    """Whether anything is hit before t_max."""
+    for instance in range(tracer.instances):
+        start = o
+        along = d
+        if instance > 0:
+            start, along = carried_ray(scene.positions, scene.orientations, view, moment, instance, o, d)
+        if any_in_instance(tracer, world, instance, start, along, t_max):
+            return True
+    if has_others(tables):
+        return blocked_by_others(scene, tables, view, world, moment, o, d, t_max)
     return False
 
 

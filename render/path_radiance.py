@@ -66,15 +66,19 @@ def is_lamp(tables: SceneTables, hit: Hit, s: Surface):
 
 
 @wp.func
-def radiance(
+def path_radiance(
     scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
-    first: Hit, first_o: wp.vec3, first_d: wp.vec3, first_depth: int, lamps: int, seed: wp.uint32,
+    first: Hit, is_known: int, first_o: wp.vec3, first_d: wp.vec3, first_depth: int, lamps: int, background: wp.vec3,
+    seed: wp.uint32,
 ):  # fmt: skip
-    """Radiance against the ray first_o + t first_d that has met `first`, a vertex of depth `first_depth` of its path.
+    """Radiance against the ray first_o + t first_d, whose first hit is a vertex of depth `first_depth` of its path.
 
-    lamps = 0 leaves out what a lamp emits at that vertex.
+    is_known: that hit is `first`; 0: it is still to be found (in one place with all others: a call that a kernel has once
+    is made part of it, and the scene's arrays are not copied for it). lamps = 0 leaves out what a lamp emits at that vertex.
+    background: radiance where the first ray meets nothing.
     """
     state = wp.uint32(seed)
+    known = int(is_known)
     hit = first
     o = first_o
     d = first_d
@@ -84,11 +88,15 @@ def radiance(
     n_before = wp.vec3(0.0, 0.0, 0.0)
     depth = int(first_depth)
     while depth <= film.depth:
+        if known == 0:
+            hit = closest(scene, tables, tracer, view, world, moment, o, d)
+        known = 0
         if hit.kind == MISSED:
-            weight = float(1.0)
-            if density >= 0.0:
+            if density < 0.0:
+                total = background
+            else:
                 weight = heuristic(density, environment_density(tables, n_before, d))
-            total += wp.cw_mul(throughput, scene.environment[world]) * weight
+                total += wp.cw_mul(throughput, scene.environment[world]) * weight
             break
         s = surface_of(scene, tables, view, world, moment, hit, o, d)
         wi = -wp.normalize(d)
@@ -141,8 +149,19 @@ def radiance(
         o = offset_origin(s.position, s.normal, wo)
         d = wo
         depth += 1
-        hit = closest(scene, tables, tracer, view, world, moment, o, d)
     return total
+
+
+@wp.func
+def radiance(
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
+    first: Hit, first_o: wp.vec3, first_d: wp.vec3, first_depth: int, lamps: int, seed: wp.uint32,
+):  # fmt: skip
+    """`path_radiance` against a ray that has met `first`."""
+    return path_radiance(
+        scene, tables, film, tracer, view, world, moment, first, 1, first_o, first_d, first_depth, lamps,
+        scene.environment[world], seed,
+    )  # fmt: skip
 
 
 @wp.func
@@ -184,6 +203,9 @@ def render_kernel(
     state = wp.rand_init(seed[view], view * film.width * film.height + pixel)
     shift = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
     camera = scene.cameras[view]
+    background = scene.environment[world]
+    if scene.plate.shape[1] > 0:
+        background = scene.plate[view, row, column]
     total = wp.vec3(0.0, 0.0, 0.0)
     for k in range(film.samples):
         u = film_sample(shift, k)
@@ -193,9 +215,7 @@ def render_kernel(
         plane = undistort(at, camera)
         o = origin_of(at, camera, plane, 0.0)
         d = ray_of(at, camera, plane)
-        hit = closest(scene, tables, tracer, view, world, moment, o, d)
-        if hit.kind == MISSED and scene.plate.shape[1] > 0:
-            total += scene.plate[view, row, column]
-        else:
-            total += radiance(scene, tables, film, tracer, view, world, moment, hit, o, d, 1, 1, wp.rand_init(int(state), k))
+        total += path_radiance(
+            scene, tables, film, tracer, view, world, moment, Hit(), 0, o, d, 1, 1, background, wp.rand_init(int(state), k)
+        )
     images[view, row, column] = total / float(film.samples)

@@ -47,14 +47,38 @@ def instance_orientation(scene: SceneNumbers, view: int, moment: Moment, instanc
     )
 
 
+@wp.func(inline=False)
+def moved_point(
+    positions: wp.array3d(dtype=wp.vec3), orientations: wp.array3d(dtype=wp.quat), view: int, moment: Moment, instance: int,
+    point: wp.vec3,
+):  # fmt: skip
+    """`to_world` of an instance > 0; with `carried_ray` out of line, as most of a scene stands still."""
+    row = instance - 1
+    p0 = positions[view, row, moment.node]
+    p1 = positions[view, row, moment.next]
+    q = blend_orientation(orientations[view, row, moment.node], orientations[view, row, moment.next], moment.blend)
+    return p0 + (p1 - p0) * moment.blend + wp.quat_rotate(q, point)
+
+
+@wp.func(inline=False)
+def carried_ray(
+    positions: wp.array3d(dtype=wp.vec3), orientations: wp.array3d(dtype=wp.quat), view: int, moment: Moment, instance: int,
+    o: wp.vec3, d: wp.vec3,
+):  # fmt: skip
+    """Origin and direction of a ray in the frame of an instance > 0."""
+    row = instance - 1
+    p0 = positions[view, row, moment.node]
+    p1 = positions[view, row, moment.next]
+    q = blend_orientation(orientations[view, row, moment.node], orientations[view, row, moment.next], moment.blend)
+    return wp.quat_rotate_inv(q, o - (p0 + (p1 - p0) * moment.blend)), wp.quat_rotate_inv(q, d)
+
+
 @wp.func
 def to_world(scene: SceneNumbers, view: int, moment: Moment, instance: int, point: wp.vec3):
     """World point of a point in an instance's frame."""
     result = point
     if instance > 0:
-        result = instance_position(scene, view, moment, instance) + wp.quat_rotate(
-            instance_orientation(scene, view, moment, instance), point
-        )
+        result = moved_point(scene.positions, scene.orientations, view, moment, instance, point)
     return result
 
 

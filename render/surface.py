@@ -43,6 +43,12 @@ class Surface:
 
 
 @wp.func
+def is_modulated(tables: SceneTables, material: int, slot: int):
+    """Whether a parameter has a texture or vertex values."""
+    return tables.material_table[material, 3 + slot] >= 0 or ((tables.material_table[material, 6] >> slot) & 1) == 1
+
+
+@wp.func(inline=False)
 def modulation(
     scene: SceneNumbers, tables: SceneTables, world: int, material: int, slot: int, kind: int, index: int, u: float, v: float
 ):
@@ -63,45 +69,56 @@ def modulation(
     return value
 
 
+@wp.func(inline=False)
+def round_surface(
+    scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, hit: Hit, o: wp.vec3, d: wp.vec3
+):
+    """Shape, normal and material at a hit of a sphere or SDF, without what the material is."""
+    s = Surface()
+    s.position = o + d * hit.t
+    if hit.kind == SDF:
+        s.material = tables.sdf_table[1]
+        at = sdf_at(scene, tables, world, sdf_ray(scene, tables, view, moment, s.position, 1))
+        s.normal = to_world_axes(scene, tables, view, moment, wp.normalize(wp.vec3(at[1], at[2], at[3])))
+    else:
+        ball = scene.spheres[world, hit.index]
+        s.a = to_world(scene, view, moment, tables.sphere_table[hit.index, 0], wp.vec3(ball[0], ball[1], ball[2]))
+        s.b = wp.vec3(ball[3], 0.0, 0.0)
+        s.c = wp.vec3(hit.u, 0.0, 0.0)
+        s.material = tables.sphere_table[hit.index, 1]
+        s.normal = hit_normal(hit.kind, s.position, s.a, s.b, s.c)
+        s.position = s.position - s.normal * (wp.dot(s.normal, s.position - s.a) - s.b[0])
+    return s
+
+
 @wp.func
 def surface_of(
     scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, hit: Hit, o: wp.vec3, d: wp.vec3
 ):
     """The surface at the hit of the ray o + t d."""
     s = Surface()
-    if hit.kind == SDF:
-        s.material = tables.sdf_table[1]
-    elif hit.kind == SPHERE:
-        ball = scene.spheres[world, hit.index]
-        s.a = to_world(scene, view, moment, tables.sphere_table[hit.index, 0], wp.vec3(ball[0], ball[1], ball[2]))
-        s.b = wp.vec3(ball[3], 0.0, 0.0)
-        s.c = wp.vec3(hit.u, 0.0, 0.0)
-        s.material = tables.sphere_table[hit.index, 1]
+    if hit.kind == SDF or hit.kind == SPHERE:
+        s = round_surface(scene, tables, view, world, moment, hit, o, d)
     else:
         s.a = corner(scene, tables, view, world, moment, hit.index, 0)
         s.b = corner(scene, tables, view, world, moment, hit.index, 1)
         s.c = corner(scene, tables, view, world, moment, hit.index, 2)
         s.material = tables.face_table[hit.index, 1]
-    s.position = o + d * hit.t
-    if hit.kind == SDF:
-        at = sdf_at(scene, tables, world, sdf_ray(scene, tables, view, moment, s.position, 1))
-        s.normal = to_world_axes(scene, tables, view, moment, wp.normalize(wp.vec3(at[1], at[2], at[3])))
-    else:
-        s.normal = hit_normal(hit.kind, s.position, s.a, s.b, s.c)
+        raw = wp.cross(s.b - s.a, s.c - s.a)
+        s.normal = raw / wp.length(raw)
         # back onto the surface: a long ray's end is rounded by more than new rays start beside it
-        away = wp.dot(s.normal, s.position - s.a)
-        if hit.kind == SPHERE:
-            away -= s.b[0]
-        s.position = s.position - s.normal * away
+        end = o + d * hit.t
+        s.position = end - s.normal * wp.dot(s.normal, end - s.a)
     numbers = scene.materials[world, s.material]
     s.kind = tables.material_table[s.material, 0]
     s.two_sided = tables.material_table[s.material, 1]
     s.schlick = tables.material_table[s.material, 2]
-    s.albedo = wp.cw_mul(
-        wp.vec3(numbers[0], numbers[1], numbers[2]),
-        modulation(scene, tables, world, s.material, ALBEDO, hit.kind, hit.index, hit.u, hit.v),
-    )
-    s.alpha = numbers[3] * modulation(scene, tables, world, s.material, ALPHA, hit.kind, hit.index, hit.u, hit.v)[0]
+    s.albedo = wp.vec3(numbers[0], numbers[1], numbers[2])
+    s.alpha = numbers[3]
+    if is_modulated(tables, s.material, ALBEDO):
+        s.albedo = wp.cw_mul(s.albedo, modulation(scene, tables, world, s.material, ALBEDO, hit.kind, hit.index, hit.u, hit.v))
+    if is_modulated(tables, s.material, ALPHA):
+        s.alpha *= modulation(scene, tables, world, s.material, ALPHA, hit.kind, hit.index, hit.u, hit.v)[0]
     return s
 
 
@@ -114,10 +131,10 @@ def emits(tables: SceneTables, material: int):
 def emission_of(scene: SceneNumbers, tables: SceneTables, world: int, material: int, kind: int, index: int, u: float, v: float):
     """Radiance that a surface emits on its front side."""
     numbers = scene.materials[world, material]
-    return wp.cw_mul(
-        wp.vec3(numbers[4], numbers[5], numbers[6]),
-        modulation(scene, tables, world, material, EMISSION, kind, index, u, v),
-    )
+    value = wp.vec3(numbers[4], numbers[5], numbers[6])
+    if is_modulated(tables, material, EMISSION):
+        value = wp.cw_mul(value, modulation(scene, tables, world, material, EMISSION, kind, index, u, v))
+    return value
 
 
 @reversible
@@ -138,12 +155,12 @@ def hit_normal_along(kind: int, x: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3, 
     return wp.dot(weight, hit_normal(kind, x, a, b, c))
 
 
-@wp.func
-def add_parameter_gradient(
+@wp.func(inline=False)
+def add_modulated_gradient(
     scene: SceneNumbers, tables: SceneTables, sink: Sink, world: int, material: int, slot: int, kind: int, index: int,
     u: float, v: float, constant: wp.vec3, g: wp.vec3,
 ):  # fmt: skip
-    """Adds the gradient g of a parameter's value to its texture and vertex values; returns those of its constant and (u, v)."""
+    """`add_parameter_gradient` where there is a texture or are vertex values."""
     at_constant = g
     at_u = float(0.0)
     at_v = float(0.0)
@@ -190,6 +207,19 @@ def add_parameter_gradient(
                 at_u += wp.dot(at_values, scene.vertex_values[world, slot, i1] - first)
                 at_v += wp.dot(at_values, scene.vertex_values[world, slot, i2] - first)
     return at_constant, wp.vec2(at_u, at_v)
+
+
+@wp.func
+def add_parameter_gradient(
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, world: int, material: int, slot: int, kind: int, index: int,
+    u: float, v: float, constant: wp.vec3, g: wp.vec3,
+):  # fmt: skip
+    """Adds the gradient g of a parameter's value to its texture and vertex values; returns those of its constant and (u, v)."""
+    at_constant = g
+    at_uv = wp.vec2(0.0, 0.0)
+    if is_modulated(tables, material, slot):
+        at_constant, at_uv = add_modulated_gradient(scene, tables, sink, world, material, slot, kind, index, u, v, constant, g)
+    return at_constant, at_uv
 
 
 @wp.func

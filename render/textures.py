@@ -89,7 +89,7 @@ def texture_value(t00: wp.vec3, t10: wp.vec3, t01: wp.vec3, t11: wp.vec3, fracti
     return (t00 * (1.0 - a) + t10 * a) * (1.0 - b) + (t01 * (1.0 - a) + t11 * a) * b
 
 
-@wp.func
+@wp.func(inline=False)
 def lookup(table: TextureTable, texels: wp.array2d(dtype=wp.vec3), world: int, texture: int, uv: wp.vec2):
     """Value of a texture at uv; a texture of one channel has it three times. Its gradient: `add_texture_gradient`."""
     at = texel_footprint(table, texture, uv)
