@@ -24,7 +24,8 @@ from render.aov_value import (
     surface_instance,
 )
 from render.camera_projection import camera_vector, origin_of, ray_of, undistort
-from render.gradient_sink import Sink, deposit
+from render.edge_guide import random_direction
+from render.gradient_sink import PILOT, REVERSE, Sink, deposit
 from render.hits import closest
 from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient, ray_along
@@ -236,6 +237,7 @@ def render_aovs(
     meshes: bool,
     boundary_samples: tuple,
     side_offset: float,
+    wanted: tuple,
 ):
     """Images (view, row, column, 3): (depth, mask, 0), position, normal, albedo, (motion, 0); and what the pixels' centres show
     (view, row, column): the face, or the count of faces plus the sphere (the SDF comes behind them); -1: nothing."""
@@ -254,12 +256,13 @@ def render_aovs(
 
 @render_aovs.adjoint(recompute=False)
 def _render_aovs_adjoint(
-    inputs, outputs, *, film, instances, tree_faces, has_environment, meshes, boundary_samples, side_offset
+    inputs, outputs, *, film, instances, tree_faces, has_environment, meshes, boundary_samples, side_offset, wanted
 ):
     job = _Job(inputs, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
     own = [{name: getattr(inputs, name).grad for name in NUMBERS}]
     own += [{name: wp.zeros_like(array) for name, array in own[0].items()} for _ in range(thread_count(job.device) - 1)]
-    sinks = job.sinks(own, False)
+    sinks = job.sinks(own, REVERSE)
+    pilots = job.sinks([random_direction(own[0], wanted)] * len(own), PILOT)
     adjoints = [outputs[group - 1].grad for group in GROUPS]
     launch_parts(
         aov_interior_kernel, job.views, job.pixels,
@@ -269,7 +272,7 @@ def _render_aovs_adjoint(
     for group, adjoint in zip(GROUPS, adjoints, strict=True):
         if bool(torch.any(wp.to_torch(adjoint, requires_grad=False) != 0.0)):
             job.film.shows = group
-            job.boundaries(sinks, nothing, adjoint, boundary_samples, side_offset)
+            job.boundaries(sinks, pilots, nothing, adjoint, boundary_samples, side_offset)
     job.film.shows = 0
     for arrays in own[1:]:
         for name, array in arrays.items():

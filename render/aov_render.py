@@ -9,8 +9,9 @@ from dvc.errors import UserError
 from dvc.records import Camera, Film, Shutter
 from render.aov import render_aovs
 from render.camera_projection import pack_camera
+from render.edge_guide import wanted_motion
 from render.path_op import NUMBERS, TABLES
-from render.path_render import MOVING, PathRender, step_back
+from render.path_render import PathRender, step_back
 from render.scene import Ball, Body, Plane, Scene, SdfBody
 from render.scene_packing import _ordered
 
@@ -72,8 +73,8 @@ class AovRender(nn.Module):
         node_interval: float = 1.0,
     ) -> Aovs:
         numbers, packed = self.paths._pack(scene, camera, film, shutter, None)
-        moves = any(numbers[name].requires_grad for name in MOVING)
-        options = self.paths._options(packed, scene, film, frame_interval, node_interval, moves)
+        wanted = wanted_motion(_ordered(scene.bodies), numbers)
+        options = self.paths._options(packed, scene, film, frame_interval, node_interval, wanted)
         options["film"] += (("motion_time", self.motion_time),)
         form, position, normal, albedo, motion, found = render_aovs(
             *(numbers[name] for name in NUMBERS), self.paths._seeds(seed, packed.views, camera),

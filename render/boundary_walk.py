@@ -69,13 +69,17 @@ def hop_share(hops: int, most: int):
 
 
 @wp.func
-def draw_hops(most: int, u: float):
+def draw_hops(most: int, place: wp.float64):
+    """Hops for a place in [0, 1), and the place among those with as many."""
+    half = wp.float64(0.5)
     hops = int(0)
-    rest = float(u)
-    while hops < most and rest < 0.5:
+    rest = wp.float64(place)
+    while hops < most and rest < half:
         hops += 1
-        rest = rest * 2.0
-    return hops
+        rest = rest / half
+    if hops < most:
+        rest = (rest - half) / half
+    return hops, rest
 
 
 @wp.func
@@ -154,9 +158,10 @@ def hit_of_walk(walk: Walk, i: int):
 @wp.func
 def walk_to_film(
     scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, hit: Hit,
-    surface: Surface, x: wp.vec3, to_light: wp.vec3, hops: int, seed: wp.uint32,
+    surface: Surface, x: wp.vec3, to_light: wp.vec3, hops: int, first: wp.vec2, seed: wp.uint32,
 ):  # fmt: skip
-    """A walk of `hops` hops from x on `surface`, which is lit from the direction `to_light`."""
+    """A walk of `hops` hops from x on `surface`, which is lit from the direction `to_light`; first: of random numbers, in
+    [0, 1)^2."""
     state = wp.uint32(seed)
     walk = Walk()
     walk.hops = hops
@@ -174,8 +179,11 @@ def walk_to_film(
     while i < hops and walk.ended == 0:
         n = walk.last.normal
         side = wp.where(wp.dot(n, lit_from) > 0.0, 1.0, -1.0)
-        z = 2.0 * wp.randf(state) - 1.0
-        angle = 2.0 * wp.PI * wp.randf(state)
+        pair = first
+        if i > 0:
+            pair = wp.vec2(wp.randf(state), wp.randf(state))
+        z = 2.0 * pair[0] - 1.0
+        angle = 2.0 * wp.PI * pair[1]
         r = wp.sqrt(wp.max(0.0, 1.0 - z * z))
         v = wp.vec3(r * wp.cos(angle), r * wp.sin(angle), z)
         if wp.dot(v, n) * side < 0.0:

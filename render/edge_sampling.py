@@ -204,11 +204,11 @@ def fold_importance_kernel(
 
 
 @wp.func
-def choose_edge(sums: wp.array(dtype=wp.float64), u: float):
+def choose_edge(sums: wp.array(dtype=wp.float64), u: wp.float64):
     """Edge, place along it in [0, 1], and the density of both together, for u in [0, 1)."""
     last = sums.shape[0] - 1
     total = sums[last]
-    place = wp.float64(u) * total
+    place = u * total
     low = int(0)
     high = int(last)
     while low < high:
@@ -233,3 +233,9 @@ def choose_edge(sums: wp.array(dtype=wp.float64), u: float):
 def stratum(index: int, count: int, jitter: float):
     """Point of stratum `index` of `count` in [0, 1)."""
     return wp.min((float(index) + jitter) / float(count), 0.99999994)
+
+
+@wp.func
+def lattice(index: int, step: wp.uint32, shift: wp.uint32):
+    """Point `index` in [0, 1) of an additive sequence: `step` / 2^32 is irrational to within rounding, `shift` is random."""
+    return float((wp.uint32(index) * step + shift) >> wp.uint32(8)) * (1.0 / 16777216.0)

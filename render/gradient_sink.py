@@ -1,9 +1,9 @@
 """Where gradients go: added to arrays (reverse mode), or multiplied with a direction and summed (forward mode).
 
 A `Sink` holds arrays laid out as the scene's numbers. In reverse mode they collect gradients. In forward mode they hold a
-direction in
-which all numbers move; what would have been added is multiplied with it instead, and `collect` gives the sum: the derivative
-of one sample along the direction, of which an image of derivatives is made.
+direction in which all numbers move; what would have been added is multiplied with it instead, and `collect` gives the sum: the
+derivative of one sample along the direction, of which an image of derivatives is made. Pilots (`render.edge_guide`) keep its
+size only.
 """
 
 from typing import Any
@@ -13,12 +13,15 @@ import warp as wp
 from render.pixel_filter import density_of, filter_reach
 from render.scene_data import SceneNumbers
 
+REVERSE, FORWARD, PILOT = wp.constant(0), wp.constant(1), wp.constant(2)
+
 
 @wp.struct
 class Sink:
     numbers: SceneNumbers
-    forward: int
+    forward: int  # REVERSE, FORWARD, or PILOT: as FORWARD, but for the size alone, which goes to `scores`
     totals: wp.array(dtype=float)  # (slot,), of forward mode
+    scores: wp.array2d(dtype=float)  # (view, sample), of pilots
     slot: int
 
 

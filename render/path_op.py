@@ -5,6 +5,8 @@ The gradient is the sum of an interior part (`render.path_adjoint`) and of bound
 image is not biased by shared noise. Forward mode runs the same kernels, see `render.gradient_sink`.
 """
 
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +18,9 @@ from dvc.warp_op import scratch, warp_op
 from render.ball_boundary import ball_primary_kernel
 from render.ball_shadow import ball_shadow_kernel
 from render.camera_projection import camera_vector
+from render.edge_guide import EdgeDraw, guided_draws, random_direction
 from render.edge_sampling import film_importance_kernel, fold_importance_kernel
-from render.gradient_sink import Sink
+from render.gradient_sink import FORWARD, PILOT, REVERSE, Sink
 from render.intersector import Tracers
 from render.path_adjoint import PathVertex, interior_kernel
 from render.path_radiance import render_kernel
@@ -72,8 +75,9 @@ class _Job:
         self.common = [self.scene, self.tables, self.film, self.tracers.tracer, self.seed]
 
     def differentiate(
-        self, sinks: list[Sink], derivatives: list[wp.array], adjoint: wp.array, boundary_samples: tuple, side_offset: float
-    ) -> None:
+        self, sinks: list[Sink], pilots: list[Sink], derivatives: list[wp.array], adjoint: wp.array, boundary_samples: tuple,
+        side_offset: float,
+    ) -> None:  # fmt: skip
         """Runs interior and boundary passes into the sinks and (forward mode) images of the threads."""
         views, device, common = self.views, self.device, self.common
         slots = self.pixels if device.is_cuda else 1
@@ -82,15 +86,16 @@ class _Job:
             interior_kernel, views, self.pixels,
             lambda t, view, first: [*common, view, first, slots, adjoint, history[t], sinks[t], derivatives[0]], device,
         )  # fmt: skip
-        self.boundaries(sinks, derivatives, adjoint, boundary_samples, side_offset)
+        self.boundaries(sinks, pilots, derivatives, adjoint, boundary_samples, side_offset)
 
     def boundaries(
-        self, sinks: list[Sink], derivatives: list[wp.array], adjoint: wp.array, boundary_samples: tuple, side_offset: float
-    ) -> None:
-        """Runs the passes over edges and outlines of what `film.shows` says."""
+        self, sinks: list[Sink], pilots: list[Sink], derivatives: list[wp.array], adjoint: wp.array, boundary_samples: tuple,
+        side_offset: float,
+    ) -> None:  # fmt: skip
+        """Runs the passes over edges and outlines of what `film.shows` says; the pilots' sinks serve `render.edge_guide`."""
         refused = [wp.zeros(1, dtype=int, device=self.device) for _ in sinks]
         if self.edges:
-            self._edges(sinks, derivatives, adjoint, boundary_samples, side_offset, refused)
+            self._edges(sinks, pilots, derivatives, adjoint, boundary_samples, side_offset, refused)
         if self.balls:
             self._balls(sinks, derivatives, adjoint, boundary_samples, refused)
         if self.has_sdf and any(boundary_samples):
@@ -105,30 +110,32 @@ class _Job:
             raise Unsupported(OUTRUN.format(total))
 
     def _edges(
-        self, sinks: list[Sink], derivatives: list[wp.array], adjoint: wp.array, counts: tuple, side_offset: float,
-        refused: list[wp.array],
+        self, sinks: list[Sink], pilots: list[Sink], derivatives: list[wp.array], adjoint: wp.array, counts: tuple,
+        side_offset: float, refused: list[wp.array],
     ) -> None:  # fmt: skip
-        views, common = self.views, self.common
-        primary = counts[0]
-        if primary:
-            seen = [self._sums(film_importance_kernel, view) for view in range(views)]
-            launch_parts(
-                primary_boundary_kernel, views, primary,
-                lambda t, view, first: [
-                    *common, view, first, primary, side_offset, seen[view], adjoint, refused[t], sinks[t], derivatives[t]
-                ],
-                self.device,
-            )  # fmt: skip
-        if any(counts[1:]):
-            folds = [self._sums(fold_importance_kernel, view) for view in range(views)]
-        for sources, count in enumerate(counts[1:]):
+        ignored = [wp.zeros(1, dtype=int, device=self.device) for _ in sinks]
+
+        def seen(into: list[Sink], out: list[wp.array], t: int, view: int, first: int, draw: EdgeDraw) -> list:
+            return [*self.common, view, first, draw, side_offset, adjoint, out[t], into[t], derivatives[t]]
+
+        def hidden(sources: int, into: list[Sink], out: list[wp.array], t: int, view: int, first: int, draw: EdgeDraw) -> list:
+            return [*self.common, view, first, draw, sources, adjoint, out[t], into[t], derivatives[t]]
+
+        passes: list[tuple[int, Any, Any, Callable]] = [
+            (counts[0], primary_boundary_kernel, film_importance_kernel, seen),
+            (counts[1], shadow_boundary_kernel, fold_importance_kernel, partial(hidden, 0)),
+            (counts[2], shadow_boundary_kernel, fold_importance_kernel, partial(hidden, 1)),
+        ]
+        for count, kernel, importance, inputs in passes:
             if not count:
                 continue
+            sums = [self._sums(importance, view) for view in range(self.views)]
+            draws = guided_draws(kernel, sums, count, pilots, partial(inputs, pilots, ignored), self.device)
 
-            def of_edges(t: int, view: int, first: int, sources: int = sources, count: int = count) -> list:
-                return [*common, view, first, count, sources, folds[view], adjoint, refused[t], sinks[t], derivatives[t]]
+            def of_estimate(t: int, view: int, first: int, inputs: Callable = inputs, draws: list[EdgeDraw] = draws) -> list:
+                return inputs(sinks, refused, t, view, first, draws[view])
 
-            launch_parts(shadow_boundary_kernel, views, count, of_edges, self.device)
+            launch_parts(kernel, self.views, count, of_estimate, self.device)
 
     def _balls(
         self, sinks: list[Sink], derivatives: list[wp.array], adjoint: wp.array, counts: tuple, refused: list[wp.array]
@@ -150,11 +157,12 @@ class _Job:
 
             launch_parts(ball_shadow_kernel, self.views, count * self.balls, of_balls, self.device)
 
-    def sinks(self, arrays: list[dict[str, wp.array]], forward: bool) -> list[Sink]:
+    def sinks(self, arrays: list[dict[str, wp.array]], mode: int) -> list[Sink]:
+        """One for each thread; mode: REVERSE, FORWARD or PILOT."""
         made = []
         for own in arrays:
             sink = Sink()
-            sink.numbers, sink.forward = _numbers(own), int(forward)
+            sink.numbers, sink.forward = _numbers(own), int(mode)
             sink.totals = wp.zeros(LARGEST_LAUNCH if self.device.is_cuda else 1, dtype=float, device=self.device)
             made.append(sink)
         return made
@@ -206,6 +214,7 @@ def render_paths(
     meshes: bool,
     boundary_samples: tuple,
     side_offset: float,
+    wanted: tuple,
 ):
     """Images (view, row, column, 3). The leading axis is the view; worlds serve a run of views each."""
     job = _Job(
@@ -219,13 +228,14 @@ def render_paths(
 
 @render_paths.adjoint(recompute=False)
 def _render_paths_adjoint(
-    inputs, outputs, *, film, instances, tree_faces, has_environment, meshes, boundary_samples, side_offset
+    inputs, outputs, *, film, instances, tree_faces, has_environment, meshes, boundary_samples, side_offset, wanted
 ):
     job = _Job(inputs, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
     own = [{name: getattr(inputs, name).grad for name in NUMBERS}]
     own += [{name: wp.zeros_like(array) for name, array in own[0].items()} for _ in range(thread_count(job.device) - 1)]
     nothing = wp.empty((0, 0, 0), dtype=wp.vec3, device=job.device)
-    job.differentiate(job.sinks(own, False), [nothing] * len(own), outputs.grad, boundary_samples, side_offset)
+    pilots = job.sinks([random_direction(own[0], wanted)] * len(own), PILOT)
+    job.differentiate(job.sinks(own, REVERSE), pilots, [nothing] * len(own), outputs.grad, boundary_samples, side_offset)
     for arrays in own[1:]:
         for name, array in arrays.items():
             if array.size:
@@ -285,6 +295,7 @@ def derive_paths(
     meshes: bool,
     boundary_samples: tuple,
     side_offset: float,
+    wanted: tuple,
 ):
     """Derivative of the images while every number moves along its d_: (view, row, column, 3)."""
     given = SimpleNamespace(**locals())
@@ -294,7 +305,8 @@ def derive_paths(
     direction = {name: getattr(given, f"d_{name}") for name in NUMBERS}
     derivatives = [images] + [wp.zeros_like(images) for _ in range(threads - 1)]
     nothing = wp.empty((0, 0, 0), dtype=wp.vec3, device=job.device)
-    job.differentiate(job.sinks([direction] * threads, True), derivatives, nothing, boundary_samples, side_offset)
+    sinks, pilots = (job.sinks([direction] * threads, mode) for mode in (FORWARD, PILOT))
+    job.differentiate(sinks, pilots, derivatives, nothing, boundary_samples, side_offset)
     for part in derivatives[1:]:
         wp.to_torch(images, requires_grad=False).add_(wp.to_torch(part, requires_grad=False))
     return images

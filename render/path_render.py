@@ -11,12 +11,11 @@ from torch.autograd import forward_ad
 from dvc.errors import UserError
 from dvc.records import Camera, Film, Shutter
 from render.camera_projection import pack_camera
+from render.edge_guide import MOVING, wanted_motion
 from render.path_op import NUMBERS, TABLES, derive_paths, render_paths
 from render.pixel_filter import filter_option
 from render.scene import Ball, Plane, Scene, SdfBody
-from render.scene_packing import PackedScene, pack_scene
-
-MOVING = ("cameras", "vertices", "positions", "orientations", "exposure", "readout", "spheres", "sdf", "lights")
+from render.scene_packing import PackedScene, _ordered, pack_scene
 
 
 def _warn_black(images: Tensor) -> None:
@@ -68,7 +67,7 @@ class PathRender(nn.Module):
         roulette_depth: from which vertex on a path may end by chance; None: never.
         pixel_filter, filter_size: "box", "tent" or "gaussian", see render.pixel_filter.
         boundary_samples: edge samples a view for primary visibility, for the shadows of lamps and lights, and for what the
-            environment and other surfaces light; None: as many as `samples` a film pixel, at most a quarter of them for each.
+            environment and other surfaces light; None: a quarter, half and half as many as there are paths in the image.
         side_offset: how far beside an edge the ray behind it looks, as a fraction of a film pixel or of the edge on the film.
         meshes: cast rays with Warp's meshes in place of our own trees (slower; to check against).
     forward: scene; camera (pinhole or orthographic, with distortion; one row for all views, one a world, or one a view); film;
@@ -109,11 +108,11 @@ class PathRender(nn.Module):
         node_interval: float = 1.0,
     ) -> Tensor:
         numbers, packed = self._pack(scene, camera, film, shutter, plate)
-        moves = any(numbers[name].requires_grad for name in MOVING)
+        wanted = wanted_motion(_ordered(scene.bodies), numbers)
         images = render_paths(
             *(numbers[name] for name in NUMBERS), self._seeds(seed, packed.views, camera),
             *(packed.tables[name] for name in TABLES),
-            **self._options(packed, scene, film, frame_interval, node_interval, moves),
+            **self._options(packed, scene, film, frame_interval, node_interval, wanted),
         )  # fmt: skip
         _warn_black(images)
         return images
@@ -139,12 +138,12 @@ class PathRender(nn.Module):
                 name: torch.zeros_like(primal[name]) if part.tangent is None else part.tangent.contiguous()
                 for name, part in parts.items()
             }
-            moves = any(parts[name].tangent is not None for name in MOVING)
+            wanted = tuple((name, None) for name in MOVING if parts[name].tangent is not None)
             seeds = self._seeds(seed, packed.views, camera)
             tables = [forward_ad.unpack_dual(packed.tables[name]).primal.contiguous() for name in TABLES]
         return derive_paths(
             *(primal[name] for name in NUMBERS), seeds, *tables, *(tangent[name] for name in NUMBERS),
-            **self._options(packed, scene, film, frame_interval, node_interval, moves),
+            **self._options(packed, scene, film, frame_interval, node_interval, wanted),
         )  # fmt: skip
 
     def _pack(
@@ -163,7 +162,7 @@ class PathRender(nn.Module):
         return seeds.to(device=camera.position.device, dtype=torch.int32).expand(views).contiguous()
 
     def _options(
-        self, packed: PackedScene, scene: Scene, film: Film, frame_interval: float, node_interval: float, moves: bool
+        self, packed: PackedScene, scene: Scene, film: Film, frame_interval: float, node_interval: float, wanted: tuple
     ) -> dict[str, Any]:
         plan = (
             ("origin", (float(film.left), float(film.top))), ("frame", (float(film.width), float(film.height))),
@@ -175,7 +174,7 @@ class PathRender(nn.Module):
         return {
             "film": plan, "instances": packed.instances, "tree_faces": packed.tree_faces, "meshes": self.meshes,
             "has_environment": scene.environment is not None, "side_offset": self.side_offset,
-            "boundary_samples": self._boundary(film, scene) if moves else (0, 0, 0),
+            "boundary_samples": self._boundary(film, scene) if wanted else (0, 0, 0), "wanted": wanted,
         }  # fmt: skip
 
     def _boundary(self, film: Film, scene: Scene) -> tuple[int, int, int]:
@@ -183,7 +182,8 @@ class PathRender(nn.Module):
         _warn_left_out(scene, self.depth)
         given = self.boundary_samples
         if given is None:
-            given = max(1024, int(film.rows * film.columns * self.samples) // 4)
+            paths = int(film.rows * film.columns * self.samples)
+            given = (max(1024, paths // 4), max(1024, paths // 2), max(1024, paths // 2))
         primary, shadow, indirect = (given, given, given) if isinstance(given, int) else given
         if self.depth < 2:
             shadow = indirect = 0

@@ -31,8 +31,9 @@ from render.camera_projection import (
     undistort,
     unfolded,
 )
-from render.edge_sampling import CREASE, NOTHING, add_edge_gradient, choose_edge, edge_at, sight_of, stratum
-from render.gradient_sink import Sink, collect, deposit, near_film, splat
+from render.edge_guide import EdgeDraw, guided_place
+from render.edge_sampling import CREASE, NOTHING, add_edge_gradient, choose_edge, edge_at, sight_of
+from render.gradient_sink import FORWARD, PILOT, Sink, collect, deposit, near_film, splat
 from render.hits import barycentric, closest
 from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient
@@ -127,19 +128,20 @@ def primary_boundary_kernel(
     seed: wp.array(dtype=int),
     view: int,
     first: int,
-    count: int,
+    draw: EdgeDraw,
     side_offset: float,
-    sums: wp.array(dtype=wp.float64),
     adjoint: wp.array3d(dtype=wp.vec3),
     refused: wp.array(dtype=int),
     sink: Sink,
     derivative: wp.array3d(dtype=wp.vec3),
 ):
-    """Edge samples first, first + 1, ... of `count` in one view."""
+    """Edge samples first, first + 1, ... of `draw.count` in one view."""
     index = wp.tid() + first
     world = view / film.views_per_world
-    state = wp.rand_init(seed[view] + 0x3C6EF372, view * count + index)
-    chosen, s, density = choose_edge(sums, stratum(index, count, wp.randf(state)))
+    state = wp.rand_init(seed[view] + 0x3C6EF372 + 0x1F123BB5 * draw.round, view * draw.count + index)
+    place, guided = guided_place(draw, index, wp.randf(state))
+    chosen, s, density = choose_edge(draw.sums, place)
+    density = density * guided
     u = wp.randf(state) - 0.5
     if density <= 0.0:
         return
@@ -166,7 +168,7 @@ def primary_boundary_kernel(
         at = film_of(point, camera)
     pixel = film_pixel(film, at)
     h = wp.vec3(0.0, 0.0, 0.0)
-    if sink.forward == 0:
+    if adjoint.shape[0] > 0:
         h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
         if wp.dot(h, h) == 0.0:
             return
@@ -221,14 +223,19 @@ def primary_boundary_kernel(
 
     # 3. the weight, and the gradient of weight . film point
     jump = float(1.0)
-    if sink.forward == 0:
+    if adjoint.shape[0] > 0:
         jump = wp.dot(inner - outer, h)
     # (minus side) - (plus side), outer being on the plus side if side > 0
-    weight = normal * (jump * side * length * film.scale * film.scale / (density * float(count) * determinant))
+    weight = normal * (jump * side * length * film.scale * film.scale / (density * float(draw.count) * determinant))
     sink.slot = wp.tid() % sink.totals.shape[0]
     g_point, g_camera, _w = wp.grad(film_along)(point, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
     at_blend = add_edge_gradient(scene, tables, sink, view, world, moment, instance, chosen, g_point * (1.0 - s), g_point * s)
     add_time_gradient(sink, film, view, at, u, at_blend)
-    if sink.forward != 0:
+    if sink.forward == FORWARD:
         splat(derivative, view, pixel, film.filter_kind, film.filter_size, (inner - outer) * collect(sink))
+    elif sink.forward == PILOT:
+        size = wp.abs(collect(sink))
+        if adjoint.shape[0] == 0:
+            size = size * wp.length(inner - outer)
+        sink.scores[view, index] = size

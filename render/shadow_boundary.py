@@ -33,8 +33,9 @@ from render.boundary_walk import (
 )
 from render.bsdf import bsdf_cos
 from render.camera_projection import NEAR, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
-from render.edge_sampling import CREASE, NOTHING, Edge, Sight, add_edge_gradient, choose_edge, edge_at, sight_of, stratum
-from render.gradient_sink import Sink, collect, deposit, near_film, splat
+from render.edge_guide import EdgeDraw, cell_of, guided_place
+from render.edge_sampling import CREASE, NOTHING, Edge, Sight, add_edge_gradient, choose_edge, edge_at, lattice, sight_of
+from render.gradient_sink import FORWARD, PILOT, Sink, collect, deposit, near_film, splat
 from render.hits import FAR, blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import LightSample, choose_lamp, fill_light, lamp_share, light_value
@@ -67,6 +68,12 @@ from render.scene_data import (
 )
 from render.surface import Surface, add_corner_gradients, surface_of
 
+# of additive sequences, 2^32 times: time, choice of a lamp, its point or a direction (the plastic number's, Roberts 2018),
+# direction of the first hop (square roots of 3 and 7)
+STEPS = wp.constant(
+    wp.types.vector(length=6, dtype=wp.uint32)(1359893120, 2654435769, 3242174889, 2447445414, 3144134278, 2773480762)
+)
+HEIGHTS, TURNS = wp.constant(4), wp.constant(8)  # cells of directions that are drawn with the edges
 SIDE = wp.constant(1.0e-4)  # how far beside an edge a ray passes, relative to its way
 
 
@@ -106,6 +113,12 @@ def shadow_velocity(o: wp.vec3, e: wp.vec3, x: wp.vec3, n: wp.vec3, direction: w
 
 
 @wp.func
+def source_groups(tables: SceneTables):
+    """All lamps together, and each light."""
+    return wp.where(tables.lamps.shape[0] > 0, 1, 0) + tables.light_kinds.shape[0]
+
+
+@wp.func
 def draw_source(
     scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, sources: int, u0: float, u1: float,
     u2: float,
@@ -121,7 +134,7 @@ def draw_source(
         sample.weight = 4.0 * wp.PI
         return sample
     has_lamps = wp.where(tables.lamps.shape[0] > 0, 1, 0)
-    groups = has_lamps + tables.light_kinds.shape[0]
+    groups = source_groups(tables)
     place = u0 * float(groups)
     group = wp.min(int(place), groups - 1)
     if group < has_lamps:
@@ -164,15 +177,15 @@ class Border:
 @wp.func
 def border_at(
     scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
-    sources: int, chosen: int, s: float, hops: int, seed: wp.uint32,
+    sources: int, chosen: int, s: float, u0: float, u1: float, u2: float, hops: int, first_hop: wp.vec2,
+    seed: wp.uint32,
 ):  # fmt: skip
     """The border's place for given random numbers, at a moment; whether it is seen is not asked."""
-    state = wp.uint32(seed)
     border = Border()
     border.moment = moment
     edge = edge_at(scene, tables, view, world, moment, chosen)
     e = edge.a + (edge.b - edge.a) * s
-    source = draw_source(scene, tables, view, world, moment, sources, wp.randf(state), wp.randf(state), wp.randf(state))
+    source = draw_source(scene, tables, view, world, moment, sources, u0, u1, u2)
     o, d = light_ray(source.kind, source.a, source.b, source.c, source.u, source.v, e)
     way = wp.length(d)
     if way <= 0.0:
@@ -203,9 +216,7 @@ def border_at(
     x = met_point(hit.kind, receiver, o, d)
     if receiver.two_sided == 0 and wp.dot(receiver.normal, direction) >= 0.0:
         return border
-    walk = walk_to_film(
-        scene, tables, tracer, view, world, moment, hit, receiver, x, -direction, hops, wp.rand_init(int(state), 3)
-    )
+    walk = walk_to_film(scene, tables, tracer, view, world, moment, hit, receiver, x, -direction, hops, first_hop, seed)
     if walk.ended != 0:
         return border
     camera = scene.cameras[view]
@@ -268,27 +279,44 @@ def shadow_boundary_kernel(
     seed: wp.array(dtype=int),
     view: int,
     first: int,
-    count: int,
+    draw: EdgeDraw,
     sources: int,
-    sums: wp.array(dtype=wp.float64),
     adjoint: wp.array3d(dtype=wp.vec3),
     refused: wp.array(dtype=int),
     sink: Sink,
     derivative: wp.array3d(dtype=wp.vec3),
 ):
-    """Samples first, first + 1, ... of `count` of one view; sources: 0 lamps and lights, 1 directions."""
+    """Samples first, first + 1, ... of `draw.count` of one view; sources: 0 lamps and lights, 1 directions."""
     index = wp.tid() + first
     world = view / film.views_per_world
-    state = wp.rand_init(seed[view] + 0x5BD1E995 + sources, view * count + index)
-    chosen, s, density = choose_edge(sums, stratum(index, count, wp.randf(state)))
-    u = wp.randf(state) - 0.5
+    salt = seed[view] + 0x5BD1E995 + sources + 0x1F123BB5 * draw.round
+    state = wp.rand_init(salt, view * draw.count + index)
+    place, guided = guided_place(draw, index, wp.randf(state))
+    # the rest is drawn evenly over any run of samples: additive sequences, each with one random shift for all
+    shifts = wp.rand_init(salt, -1 - view)
+    u = lattice(index, STEPS[0], wp.randu(shifts)) - 0.5
     most = film.depth - 2
     if sources == 1 and unsampled_emission(tables) == 0:
         most = film.depth - 3
     most = wp.min(most, MOST_HOPS)
-    if density <= 0.0 or most < 0:
+    if most < 0:
         return
-    hops = draw_hops(most, wp.randf(state))
+    hops, place = draw_hops(most, place)
+    u0 = lattice(index, STEPS[1], wp.randu(shifts))
+    u1 = lattice(index, STEPS[2], wp.randu(shifts))
+    u2 = lattice(index, STEPS[3], wp.randu(shifts))
+    first_hop = wp.vec2(lattice(index, STEPS[4], wp.randu(shifts)), lattice(index, STEPS[5], wp.randu(shifts)))
+    if sources == 1:
+        cell, place = cell_of(place, HEIGHTS * TURNS)
+        u1 = (float(cell // TURNS) + u1) / float(HEIGHTS)
+        u2 = (float(cell % TURNS) + u2) / float(TURNS)
+    else:
+        cell, place = cell_of(place, source_groups(tables))
+        u0 = (float(cell) + u0) / float(source_groups(tables))
+    chosen, s, density = choose_edge(draw.sums, place)
+    density = density * guided
+    if density <= 0.0:
+        return
     camera = scene.cameras[view]
     readout = scene.readout[view]
 
@@ -302,14 +330,15 @@ def shadow_boundary_kernel(
         time = sample_time(film, scene.exposure[view], readout, border.at, u)
         moment = moment_at(scene.positions.shape[2], film.node_interval, time)
         border = border_at(
-            scene, tables, film, tracer, view, world, moment, sources, chosen, s, hops, wp.rand_init(int(state), 4)
-        )
+            scene, tables, film, tracer, view, world, moment, sources, chosen, s, u0, u1, u2, hops,
+            first_hop, wp.rand_init(int(state), 4),
+        )  # fmt: skip
         if border.found == 0:
             return
     at = border.at
     pixel = film_pixel(film, at)
     h = wp.vec3(0.0, 0.0, 0.0)
-    if sink.forward == 0:
+    if adjoint.shape[0] > 0:
         h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
         if wp.dot(h, h) == 0.0:
             return
@@ -373,16 +402,16 @@ def shadow_boundary_kernel(
         if wp.dot(f, f) == 0.0:
             return
         e = border.e
-        near, place = seen_face(scene, tables, view, world, border.moment, border.sight.near_face, e)
+        near, seen_at = seen_face(scene, tables, view, world, border.moment, border.sight.near_face, e)
         near_seed = wp.rand_init(int(state), 1)
         inner = radiance(
-            scene, tables, film, tracer, view, world, border.moment, near, place - toward, toward, 2 + hops, 0, near_seed
+            scene, tables, film, tracer, view, world, border.moment, near, seen_at - toward, toward, 2 + hops, 0, near_seed
         )
         outer = wp.vec3(0.0, 0.0, 0.0)
         if border.sight.kind == CREASE:
-            far, place = seen_face(scene, tables, view, world, border.moment, border.sight.far_face, e)
+            far, seen_at = seen_face(scene, tables, view, world, border.moment, border.sight.far_face, e)
             outer = radiance(
-                scene, tables, film, tracer, view, world, border.moment, far, place - toward, toward, 2 + hops, 0, near_seed
+                scene, tables, film, tracer, view, world, border.moment, far, seen_at - toward, toward, 2 + hops, 0, near_seed
             )
         else:
             behind = closest(scene, tables, tracer, view, world, border.moment, border.beside, toward)
@@ -407,10 +436,10 @@ def shadow_boundary_kernel(
     )
     side = wp.where(wp.dot(normal, outwards) > 0.0, 1.0, -1.0)
     jump = float(1.0)
-    if sink.forward == 0:
+    if adjoint.shape[0] > 0:
         jump = wp.dot(lit, h)
     # (minus side) - (plus side)
-    share = density * float(count) * determinant * hop_share(hops, most)
+    share = density * float(draw.count) * determinant * hop_share(hops, most)
     weight = normal * (-jump * side * source.weight * length * film.scale * film.scale / share)
     sink.slot = wp.tid() % sink.totals.shape[0]
     g_last, g_camera, _w = wp.grad(film_along)(border.last, camera, weight)
@@ -433,5 +462,10 @@ def shadow_boundary_kernel(
         zero = float(0.0)
         deposit(sink, sink.numbers.lights, world, source.index, light_vector(ga[0], ga[1], ga[2], zero, zero, zero))
     add_time_gradient(sink, film, view, at, u, at_blend)
-    if sink.forward != 0:
+    if sink.forward == FORWARD:
         splat(derivative, view, pixel, film.filter_kind, film.filter_size, lit * collect(sink))
+    elif sink.forward == PILOT:
+        size = wp.abs(collect(sink))
+        if adjoint.shape[0] == 0:
+            size = size * wp.length(lit)
+        sink.scores[view, index] = size

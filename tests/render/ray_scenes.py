@@ -87,6 +87,17 @@ def mean_and_error(values: list) -> tuple[np.ndarray, np.ndarray]:
     return array.mean(axis=0), array.std(axis=0, ddof=1) / np.sqrt(len(array))
 
 
+def reverse_mode(render: PathRender, build, value: Tensor, size: int, seeds: int) -> tuple:
+    """Gradient of the weighted mean of the image by reverse mode: mean and error."""
+    w, found = weights(size), []
+    for seed in range(seeds):
+        leaf = value.clone().requires_grad_(True)
+        given = build(leaf)
+        (w * render(given["scene"], given["camera"], film(size), seed=seed)[0]).mean().backward()
+        found.append(leaf.grad.numpy().copy())
+    return mean_and_error(found)
+
+
 def both_modes(render: PathRender, build, value: Tensor, size: int, seeds: int, **call) -> tuple:
     """Gradient of the weighted mean of the image by reverse mode, and by forward mode along each axis: means and errors."""
     w = weights(size)

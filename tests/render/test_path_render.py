@@ -157,7 +157,7 @@ TEXTURE = Texture(torch.ones(1, 2, 2, 3))
         ([Body(FLOOR, "m")], Material(albedo_texture=TEXTURE), [], "has a texture"),
         ([Ball(row(0, 0, 0), torch.tensor([1.0]), "m")], Material(albedo_texture=TEXTURE), [], "no texture coordinates"),
         ([Body(FLOOR, "m")], Material(kind="glass"), [], "kind: expected one of"),
-        ([Body(FLOOR, "m")], Material(kind="conductor", alpha=1e-4), [], "roughness of at least"),
+        ([Body(FLOOR, "m")], Material(kind="conductor", alpha=1e-4), [], "roughness of 0.001 or more"),
         ([Body(FLOOR, "m")], Material(albedo=row(float("inf"), 0, 0)), [], "albedo: expected finite"),
         ([Ball(row(0, 0, 0), torch.tensor([-1.0]), "m")], Material(), [], "radius: expected positive"),
         ([Ball(row(0, float("nan"), 0), torch.tensor([1.0]), "m")], Material(), [], "spheres.*finite"),
