@@ -32,7 +32,7 @@ from render.scene_data import (
     light_vector,
     moment_at,
 )
-from render.shadow_boundary import SIDE, draw_source, shadow_velocity
+from render.shadow_border import SIDE, draw_source, shadow_velocity
 from render.surface import add_corner_gradients, surface_of
 
 
