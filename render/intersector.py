@@ -4,11 +4,12 @@ Two pairs: 8-wide trees of our own (`render.wide_bvh`), and Warp's meshes, which
 """
 
 import itertools
+import weakref
 
 import warp as wp
 
+from render.forest_cache import borrow_forest, give_back
 from render.wide_bvh import Forest, TreeHit, any_in_tree, closest_in_tree
-from render.wide_bvh_build import build_forest
 
 
 @wp.struct
@@ -70,8 +71,9 @@ class Tracers:
         if tree_faces:
             instance_of = face_table[:tree_faces, 0].contiguous()
         if not meshes:
-            self.holder = build_forest(vertices, own, instance_of, instances)
-            self.tracer.forest = self.holder.forest
+            kept = borrow_forest(vertices, own, instance_of, instances)
+            weakref.finalize(self, give_back, kept).atexit = False
+            self.tracer.forest = kept.holder.forest
             return
         owner = instance_of.numpy()
         first = [int((owner < i).sum()) for i in range(instances + 1)]
