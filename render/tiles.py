@@ -36,7 +36,8 @@ def thread_count(device: Any) -> int:
 def launch_parts(kernel: Any, views: int, items: int, arguments: Callable[[int, int, int], list], device: Any) -> None:
     """Launch `kernel` over items 0..items of each view, in parts.
 
-    arguments(thread, view, first): the inputs of one launch, whose thread k works on item first + k.
+    arguments(thread, view, first): the inputs of one launch, whose thread k works on item first + k; the kernel's parameter
+    `first` alone differs between the parts of a view.
     """
     threads = thread_count(device)
     size = LARGEST_LAUNCH if device.is_cuda else max(SMALLEST_TILE, -(-items * views // (threads * TILES_PER_THREAD)))
@@ -44,8 +45,17 @@ def launch_parts(kernel: Any, views: int, items: int, arguments: Callable[[int, 
     kernel.module.load(device)
 
     def run(thread: int) -> None:
+        command: Any = None  # a launch takes long to prepare: one serves all parts of a view
+        inputs: list = []  # kept as long as it is launched
+        served = -1
         for view, first, count in parts[thread::threads]:
-            wp.launch(kernel, count, inputs=arguments(thread, view, first), device=device)
+            if view != served:
+                inputs, served = arguments(thread, view, first), view
+                command = wp.launch(kernel, count, inputs=inputs, device=device, record_cmd=True)
+            else:
+                command.set_param_by_name("first", first)
+                command.set_dim(count)
+            command.launch()
 
     if threads == 1 or len(parts) == 1:
         for thread in range(threads):
