@@ -61,6 +61,15 @@ def bsdf_cos(
     return value
 
 
+@reversible
+@wp.func
+def bsdf_along(
+    kind: int, two_sided: int, schlick: int, albedo: wp.vec3, alpha: float, n: wp.vec3, wi: wp.vec3, wo: wp.vec3,
+    weight: wp.vec3,
+):  # fmt: skip
+    return wp.dot(weight, bsdf_cos(kind, two_sided, schlick, albedo, alpha, n, wi, wo))
+
+
 @wp.func
 def bsdf_pdf(
     kind: int, two_sided: int, schlick: int, albedo: wp.vec3, alpha: float, n: wp.vec3, wi: wp.vec3, wo: wp.vec3
@@ -93,5 +102,5 @@ def bsdf_sample(
         radius = wp.sqrt(u1)
         angle = TWO_PI * u2
         flat = tangent * (radius * wp.cos(angle)) + wp.cross(up, tangent) * (radius * wp.sin(angle))
-        wo = wp.normalize(flat + up * wp.sqrt(wp.max(1.0 - u1, 0.0)))
+        wo = flat + up * wp.sqrt(wp.max(1.0 - u1, 0.0))  # of length 1 as it is
     return wo

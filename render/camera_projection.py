@@ -149,6 +149,15 @@ def ray_of(film: wp.vec2, camera: camera_vector, undistorted: wp.vec2):
     return turned_to_world(wp.normalize(wp.vec3(n[0], n[1], 1.0)), camera)
 
 
+@wp.func
+def ray_found(film: wp.vec2, camera: camera_vector, undistorted: wp.vec2):
+    """`ray_of` without gradient: a lens that does not distort leaves nothing to correct."""
+    k = distortion_of(camera)
+    if camera[21] == 0.0 and k[0] == 0.0 and k[1] == 0.0 and k[2] == 0.0 and k[3] == 0.0 and k[4] == 0.0:
+        return turned_to_world(wp.normalize(wp.vec3(undistorted[0], undistorted[1], 1.0)), camera)
+    return ray_of(film, camera, undistorted)
+
+
 @reversible
 @wp.func
 def origin_of(film: wp.vec2, camera: camera_vector, undistorted: wp.vec2, start: float):

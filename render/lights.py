@@ -166,7 +166,7 @@ def sample_light(
         )
         to_light = sample.a * (1.0 - sample.u - sample.v) + sample.b * sample.u + sample.c * sample.v - x
         sample.distance = wp.length(to_light)
-        sample.direction = to_light / wp.max(sample.distance, TINY)
+        sample.direction = to_light * (1.0 / wp.max(sample.distance, TINY))
         facing = -0.5 * wp.dot(wp.cross(sample.b - sample.a, sample.c - sample.a), sample.direction)
         if facing <= 0.0 or sample.distance <= 0.0:
             sample.kind = -1
@@ -198,6 +198,17 @@ def sample_light(
         sample.density = cosine / (wp.PI * float(groups))
         sample.weight = 1.0 / wp.max(sample.density, TINY)
     return sample
+
+
+@wp.func
+def light_share(sample: LightSample):
+    """`light_value` times `weight` of a light sample is `bsdf_cos` times radiance times this."""
+    share = sample.weight
+    if sample.density > 0.0:
+        share = 1.0 / sample.density
+    elif sample.kind == POINT:
+        share = sample.weight / wp.max(sample.distance * sample.distance, TINY)
+    return share
 
 
 @wp.func

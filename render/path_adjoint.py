@@ -18,28 +18,13 @@ probabilities with which lamps are chosen.
 
 import warp as wp
 
-from render.bsdf import bsdf_cos, bsdf_pdf, bsdf_sample
-from render.camera_projection import camera_vector, origin_of, ray_of, undistort
+from render.bsdf import bsdf_along, bsdf_cos
+from render.camera_projection import camera_vector, origin_of, ray_found, ray_of, undistort
 from render.gradient_sink import Sink, collect, deposit
-from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
-from render.lights import (
-    environment_density,
-    fill_light,
-    heuristic,
-    lamp_density,
-    light_value,
-    light_value_along,
-    sample_light,
-)
-from render.path_radiance import (
-    SHADOW_END,
-    facing_normal,
-    film_point,
-    film_sample,
-    is_lamp,
-    survival,
-)
+from render.lights import fill_light, light_value, light_value_along
+from render.path_history import PathVertex, trace_path
+from render.path_radiance import film_point, film_sample, is_lamp
 from render.reversible import calls_gradients, reversible
 from render.scene_data import (
     DIRECTIONAL,
@@ -68,133 +53,12 @@ from render.surface import (
 )
 
 
-@wp.struct
-class PathVertex:
-    """A vertex as the sweep needs it."""
-
-    o: wp.vec3
-    d: wp.vec3
-    hit: Hit
-    throughput: wp.vec3  # before the vertex
-    wo: wp.vec3
-    go_on: float  # 1 / (density of wo, probability of going on); 0: the path ends here
-    light: int  # kind of the light sample; -1: none
-    light_index: int
-    light_u: float
-    light_v: float
-    light_direction: wp.vec3
-    light_weight: float
-    met: float  # weight of this hit's emission, seen from the vertex before, in light_value's measure; for a miss: as radiance
-
-
-@reversible
-@wp.func
-def bsdf_along(
-    kind: int, two_sided: int, schlick: int, albedo: wp.vec3, alpha: float, n: wp.vec3, wi: wp.vec3, wo: wp.vec3,
-    weight: wp.vec3,
-):  # fmt: skip
-    return wp.dot(weight, bsdf_cos(kind, two_sided, schlick, albedo, alpha, n, wi, wo))
-
-
 @reversible
 @wp.func
 def ray_along(film: wp.vec2, camera: camera_vector, undistorted: wp.vec2, of_origin: wp.vec3, of_direction: wp.vec3):
     return wp.dot(of_origin, origin_of(film, camera, undistorted, 0.0)) + wp.dot(
         of_direction, ray_of(film, camera, undistorted)
     )
-
-
-@wp.func
-def trace_path(
-    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
-    first: Hit, first_o: wp.vec3, first_d: wp.vec3, seed: wp.uint32, slot: int, history: wp.array2d(dtype=PathVertex),
-):  # fmt: skip
-    """Writes the vertices of one path; returns how many there are."""
-    state = wp.uint32(seed)
-    hit = first
-    o = first_o
-    d = first_d
-    throughput = wp.vec3(1.0, 1.0, 1.0)
-    hidden = wp.vec3(1.0, 1.0, 1.0)  # throughput as far as the end by chance goes by it
-    met = float(1.0)
-    count = int(0)
-    while count < film.depth:
-        vertex = PathVertex()
-        vertex.o = o
-        vertex.d = d
-        vertex.hit = hit
-        vertex.throughput = throughput
-        vertex.light = -1
-        vertex.go_on = 0.0
-        vertex.met = met
-        if hit.kind == MISSED or count == film.depth - 1:
-            history[slot, count] = vertex
-            count += 1
-            break
-        s = surface_of(scene, tables, view, world, moment, hit, o, d)
-        wi = -wp.normalize(d)
-        if s.two_sided == 0 and wp.dot(s.normal, wi) <= 0.0:
-            history[slot, count] = vertex
-            count += 1
-            break
-        n = facing_normal(s.normal, wi)
-        sample = sample_light(
-            scene, tables, view, world, moment, s.position, n, wp.randf(state), wp.randf(state), wp.randf(state)
-        )
-        if sample.kind >= 0:
-            start = offset_origin(s.position, s.normal, sample.direction)
-            if s.two_sided != 0 or wp.dot(s.normal, sample.direction) > 0.0:
-                if not blocked(
-                    scene, tables, tracer, view, world, moment, start, sample.direction, sample.distance * SHADOW_END
-                ):
-                    vertex.light = sample.kind
-                    vertex.light_index = sample.index
-                    vertex.light_u = sample.u
-                    vertex.light_v = sample.v
-                    vertex.light_direction = sample.direction
-                    vertex.light_weight = sample.weight
-                    if sample.density > 0.0:
-                        own = bsdf_pdf(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, sample.direction)
-                        vertex.light_weight = sample.weight * heuristic(sample.density, own)
-        wo = bsdf_sample(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wp.randf(state), wp.randf(state))
-        density = bsdf_pdf(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wo)
-        if density <= 0.0:
-            history[slot, count] = vertex
-            count += 1
-            break
-        f = bsdf_cos(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wo)
-        q = float(1.0)
-        hidden = wp.cw_mul(hidden, f) / density
-        if count + 1 >= film.roulette_depth:
-            q = survival(hidden)
-            hidden = hidden / q
-        if wp.randf(state) >= q:
-            history[slot, count] = vertex
-            count += 1
-            break
-        vertex.wo = wo
-        vertex.go_on = 1.0 / (density * q)
-        history[slot, count] = vertex
-        count += 1
-        throughput = wp.cw_mul(throughput, f) * vertex.go_on
-        o = offset_origin(s.position, s.normal, wo)
-        d = wo
-        hit = closest(scene, tables, tracer, view, world, moment, o, d)
-        met = 1.0
-        if hit.kind == MISSED:
-            met = heuristic(density, environment_density(tables, n, d))
-        elif hit.kind == FACE:
-            if emits(tables, tables.face_table[hit.index, 1]):
-                met = 0.0
-                lamp = fill_light(scene, tables, view, world, moment, LAMP, hit.index, hit.u, hit.v, d)
-                raw = wp.cross(lamp.b - lamp.a, lamp.c - lamp.a)
-                to_light = lamp.a * (1.0 - hit.u - hit.v) + lamp.b * hit.u + lamp.c * hit.v - s.position
-                squared = wp.dot(to_light, to_light)
-                facing = -0.5 * wp.dot(raw, d)
-                if facing > 0.0:
-                    weight = heuristic(density, lamp_density(tables, world, hit.index, d, wp.sqrt(squared), raw))
-                    met = weight * vertex.go_on * squared / facing
-    return count
 
 
 @wp.func
@@ -341,8 +205,8 @@ def pull_sample(
     count: int, history: wp.array2d(dtype=PathVertex), at: wp.vec2, plane: wp.vec2, u: float, row: int, column: int,
     adjoint: wp.vec3,
 ):  # fmt: skip
-    """Hands the gradient of adjoint . radiance of a path to the sink; count = 0: the plate is seen."""
-    if count == 0:
+    """Hands the gradient of adjoint . radiance of a path to the sink."""
+    if count == 1 and history[slot, 0].hit.kind == MISSED and scene.plate.shape[1] > 0:
         deposit(sink, sink.numbers.plate, view, row, column, adjoint)
     else:
         o_bar, d_bar, at_blend = sweep_path(scene, tables, sink, view, world, moment, slot, count, history, adjoint)
@@ -371,9 +235,11 @@ def interior_kernel(
     row = pixel / film.width
     column = pixel - row * film.width
     world = view / film.views_per_world
-    share = 1.0 / float(film.samples)
+    share = 1.0 / float(film.gradient_samples)
     at_pixel = wp.vec3(share, share, share)
+    channels = int(3)
     if sink.forward == 0:
+        channels = 1
         at_pixel = adjoint[view, row, column] * share
         if wp.dot(at_pixel, at_pixel) == 0.0:
             return
@@ -383,33 +249,24 @@ def interior_kernel(
     slot = wp.tid() % slots
     sink.slot = slot
     total = wp.vec3(0.0, 0.0, 0.0)
-    for k in range(film.samples):
+    for k in range(film.gradient_samples):
         u = film_sample(shift, k)
         at = film_point(film, row, column, u)
         time = sample_time(film, scene.exposure[view], scene.readout[view], at, u[2] - 0.5)
         moment = moment_at(scene.positions.shape[2], film.node_interval, time)
         plane = undistort(at, camera)
         o = origin_of(at, camera, plane, 0.0)
-        d = ray_of(at, camera, plane)
-        hit = closest(scene, tables, tracer, view, world, moment, o, d)
-        count = int(0)
-        if hit.kind != MISSED or scene.plate.shape[1] == 0:
-            count = trace_path(
-                scene, tables, film, tracer, view, world, moment, hit, o, d, wp.rand_init(int(state), k), slot, history
-            )
-        if sink.forward == 0:
+        d = ray_found(at, camera, plane)
+        count = trace_path(scene, tables, film, tracer, view, world, moment, o, d, wp.rand_init(int(state), k), slot, history)
+        for c in range(channels):
+            along = at_pixel
+            if channels == 3:
+                along = wp.vec3(0.0, 0.0, 0.0)
+                along[c] = share
             pull_sample(
-                scene, tables, film, sink, view, world, moment, slot, count, history, at, plane, u[2] - 0.5, row, column,
-                at_pixel,
-            )  # fmt: skip
-        else:
-            for c in range(3):
-                one = wp.vec3(0.0, 0.0, 0.0)
-                one[c] = share
-                pull_sample(
-                    scene, tables, film, sink, view, world, moment, slot, count, history, at, plane, u[2] - 0.5, row, column,
-                    one,
-                )  # fmt: skip
+                scene, tables, film, sink, view, world, moment, slot, count, history, at, plane, u[2] - 0.5, row, column, along
+            )
+            if channels == 3:
                 total[c] = total[c] + collect(sink)
     if sink.forward != 0:
         derivative[view, row, column] = total

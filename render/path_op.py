@@ -22,7 +22,9 @@ from render.edge_guide import EdgeDraw, guided_draws, random_direction
 from render.edge_sampling import film_importance_kernel, fold_importance_kernel
 from render.gradient_sink import FORWARD, PILOT, REVERSE, Sink
 from render.intersector import Tracers
-from render.path_adjoint import PathVertex, interior_kernel
+from render.material_adjoint import MaterialVertex, material_kernel
+from render.path_adjoint import interior_kernel
+from render.path_history import PathVertex
 from render.path_radiance import render_kernel
 from render.primary_boundary import primary_boundary_kernel
 from render.scene_data import FilmPlan, SceneNumbers, SceneTables, light_vector, material_vector
@@ -81,9 +83,10 @@ class _Job:
         """Runs interior and boundary passes into the sinks and (forward mode) images of the threads."""
         views, device, common = self.views, self.device, self.common
         slots = self.pixels if device.is_cuda else 1
-        history = [wp.empty((slots, self.film.depth), dtype=PathVertex, device=device) for _ in sinks]
+        kernel, vertex = (interior_kernel, PathVertex) if self.film.moves else (material_kernel, MaterialVertex)
+        history = [wp.empty((slots, self.film.depth), dtype=vertex, device=device) for _ in sinks]
         launch_parts(
-            interior_kernel, views, self.pixels,
+            kernel, views, self.pixels,
             lambda t, view, first: [*common, view, first, slots, adjoint, history[t], sinks[t], derivatives[0]], device,
         )  # fmt: skip
         self.boundaries(sinks, pilots, derivatives, adjoint, boundary_samples, side_offset)

@@ -11,10 +11,10 @@ a path ends with the probability 1 - q and is weighted by 1 / q.
 import warp as wp
 
 from render.bsdf import bsdf_cos, bsdf_pdf, bsdf_sample
-from render.camera_projection import origin_of, ray_of, undistort
+from render.camera_projection import origin_of, ray_found, undistort
 from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
-from render.lights import environment_density, heuristic, lamp_density, light_value, sample_light
+from render.lights import environment_density, heuristic, lamp_density, light_share, sample_light
 from render.pixel_filter import filter_sample
 from render.scene_data import (
     FACE,
@@ -87,6 +87,7 @@ def path_radiance(
     density = float(-1.0)  # with which the material sampled d; below 0: the path begins here
     n_before = wp.vec3(0.0, 0.0, 0.0)
     depth = int(first_depth)
+    wi = -wp.normalize(first_d)
     while depth <= film.depth:
         if known == 0:
             hit = closest(scene, tables, tracer, view, world, moment, o, d)
@@ -99,14 +100,12 @@ def path_radiance(
                 total += wp.cw_mul(throughput, scene.environment[world]) * weight
             break
         s = surface_of(scene, tables, view, world, moment, hit, o, d)
-        wi = -wp.normalize(d)
         emission = lamp_emission(scene, tables, world, hit, s, d)
         if wp.dot(emission, emission) > 0.0:
             weight = float(1.0)
             if is_lamp(tables, hit, s):
                 if density >= 0.0:
-                    distance = hit.t * wp.length(d)
-                    other = lamp_density(tables, world, hit.index, -wi, distance, wp.cross(s.b - s.a, s.c - s.a))
+                    other = lamp_density(tables, world, hit.index, d, hit.t, wp.cross(s.b - s.a, s.c - s.a))
                     weight = heuristic(density, other)
                 elif lamps == 0:
                     weight = 0.0
@@ -120,20 +119,17 @@ def path_radiance(
             scene, tables, view, world, moment, s.position, n, wp.randf(state), wp.randf(state), wp.randf(state)
         )
         if sample.kind >= 0:
-            value = light_value(
-                sample.kind, s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, s.position, wi, sample.a, sample.b,
-                sample.c, sample.u, sample.v, sample.radiance,
-            )  # fmt: skip
+            f = bsdf_cos(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, sample.direction)
+            value = wp.cw_mul(wp.cw_mul(throughput, f), sample.radiance) * light_share(sample)
             if wp.dot(value, value) > 0.0:
-                weight = sample.weight
                 if sample.density > 0.0:
                     own = bsdf_pdf(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, sample.direction)
-                    weight = weight * heuristic(sample.density, own)
+                    value = value * heuristic(sample.density, own)
                 start = offset_origin(s.position, s.normal, sample.direction)
                 if not blocked(
                     scene, tables, tracer, view, world, moment, start, sample.direction, sample.distance * SHADOW_END
                 ):
-                    total += wp.cw_mul(throughput, value) * weight
+                    total += value
         wo = bsdf_sample(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wp.randf(state), wp.randf(state))
         density = bsdf_pdf(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wo)
         f = bsdf_cos(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wo)
@@ -148,6 +144,7 @@ def path_radiance(
         n_before = n
         o = offset_origin(s.position, s.normal, wo)
         d = wo
+        wi = -wo
         depth += 1
     return total
 
@@ -214,7 +211,7 @@ def render_kernel(
         moment = moment_at(scene.positions.shape[2], film.node_interval, time)
         plane = undistort(at, camera)
         o = origin_of(at, camera, plane, 0.0)
-        d = ray_of(at, camera, plane)
+        d = ray_found(at, camera, plane)
         total += path_radiance(
             scene, tables, film, tracer, view, world, moment, Hit(), 0, o, d, 1, 1, background, wp.rand_init(int(state), k)
         )

@@ -67,8 +67,9 @@ class PathRender(nn.Module):
         roulette_depth: from which vertex on a path may end by chance; None: never.
         pixel_filter, filter_size: "box", "tent" or "gaussian", see render.pixel_filter.
         boundary_samples: edge samples a view for primary visibility, for the shadows of lamps and lights, and for what the
-            environment and other surfaces light; None: a quarter, half and half as many as there are paths in the image.
+            environment and other surfaces light; None: a quarter, half and half as many as there are paths in the gradient.
         side_offset: how far beside an edge the ray behind it looks, as a fraction of a film pixel or of the edge on the film.
+        gradient_samples: paths a film pixel of the gradient, which are others than the image's; None: as many.
         meshes: cast rays with Warp's meshes in place of our own trees (slower; to check against).
     forward: scene; camera (pinhole or orthographic, with distortion; one row for all views, one a world, or one a view); film;
         shutter: exposure and readout, None: an instant; seed: int, or int32 (view,); plate (view or 1, row, column, 3): what
@@ -83,10 +84,11 @@ class PathRender(nn.Module):
     def __init__(
         self, samples: int = 16, depth: int = 2, *, roulette_depth: int | None = None, pixel_filter: str = "box",
         filter_size: float | None = None, boundary_samples: int | tuple[int, int, int] | None = None,
-        side_offset: float = 0.01, meshes: bool = False,
+        side_offset: float = 0.01, meshes: bool = False, gradient_samples: int | None = None,
     ):  # fmt: skip
         super().__init__()
-        for name, value in (("samples", samples), ("depth", depth)):
+        self.gradient_samples = int(gradient_samples) if gradient_samples is not None else int(samples)
+        for name, value in (("samples", samples), ("depth", depth), ("gradient_samples", self.gradient_samples)):
             if int(value) < 1:
                 raise UserError(f"PathRender.{name}: expected at least 1, got {value}")
         if not 0.0 < side_offset <= 0.5:
@@ -168,7 +170,8 @@ class PathRender(nn.Module):
             ("origin", (float(film.left), float(film.top))), ("frame", (float(film.width), float(film.height))),
             ("scale", float(film.scale)), ("height", int(film.rows)), ("width", int(film.columns)),
             ("filter_kind", self.filter[0]), ("filter_size", self.filter[1]), ("frame_interval", float(frame_interval)),
-            ("node_interval", float(node_interval)), ("samples", self.samples), ("depth", self.depth),
+            ("node_interval", float(node_interval)), ("samples", self.samples),
+            ("gradient_samples", self.gradient_samples), ("moves", int(bool(wanted))), ("depth", self.depth),
             ("roulette_depth", self.roulette_depth),
         )  # fmt: skip
         return {
@@ -182,7 +185,7 @@ class PathRender(nn.Module):
         _warn_left_out(scene, self.depth)
         given = self.boundary_samples
         if given is None:
-            paths = int(film.rows * film.columns * self.samples)
+            paths = int(film.rows * film.columns * self.gradient_samples)
             given = (max(1024, paths // 4), max(1024, paths // 2), max(1024, paths // 2))
         primary, shadow, indirect = (given, given, given) if isinstance(given, int) else given
         if self.depth < 2:

@@ -78,6 +78,8 @@ class FilmPlan:
     node_interval: float  # [s]
     views_per_world: int
     samples: int
+    gradient_samples: int  # of the gradient's interior part
+    moves: int  # whether anything wants gradient that can move on the film, or lights
     depth: int  # 1: emission, 2: and direct light, 3: and one bounce
     roulette_depth: int  # from which vertex on a path may end by chance
     shows: int  # what the image is of: 0 radiance, otherwise a group of render.aov_value

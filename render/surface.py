@@ -105,7 +105,7 @@ def surface_of(
         s.c = corner(scene, tables, view, world, moment, hit.index, 2)
         s.material = tables.face_table[hit.index, 1]
         raw = wp.cross(s.b - s.a, s.c - s.a)
-        s.normal = raw / wp.length(raw)
+        s.normal = raw * (1.0 / wp.length(raw))
         # back onto the surface: a long ray's end is rounded by more than new rays start beside it
         end = o + d * hit.t
         s.position = end - s.normal * wp.dot(s.normal, end - s.a)

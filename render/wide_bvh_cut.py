@@ -14,8 +14,8 @@ Native code on the host, one tree after the other; called by wide_bvh_build.
 
 import warp as wp
 
-NODE_COST = 1.0  # of testing a node's boxes and ordering its children
-ROW_COST = 1.0  # of testing a row of triangles
+NODE_COST = 2.0  # of testing the boxes of a node and ordering its children; measured in whole pictures
+ROW_COST = 1.0  # of testing a row of triangles, which it is relative to
 LEAF_FACES = 2  # binary nodes with so few faces are not cut
 DEPTH_LIMIT = 32  # of cuts by the heuristic; halving comes to at most 27 more: STACK_SIZE > 7 (32 + 27)
 LARGEST = wp.constant(1.0e15)  # coordinates beyond it count as not finite: their products overflow
