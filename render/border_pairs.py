@@ -5,7 +5,6 @@ Two borders at one place are one edge of a picture, a fold between their two fac
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from dvc.errors import Unsupported
@@ -24,6 +23,8 @@ def pair_borders(edges: Tensor, vertices: Tensor, instances: Tensor) -> Tensor:
     borders = torch.nonzero(edges[:, 3] < 0)[:, 0].cpu().numpy()
     if len(borders) < 2:
         return rows
+    from scipy.spatial import cKDTree  # takes long to import
+
     table = rows.cpu().numpy().copy()
     points = vertices.detach().double().cpu().numpy()
     owner = instances.cpu().numpy()[table[borders, 2]]
