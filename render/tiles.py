@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import warp as wp
 
+from render.precompile import load_together
+
 TILES_PER_THREAD = 24
 SMALLEST_TILE = 64
 LARGEST_LAUNCH = 1 << 20
@@ -42,7 +44,7 @@ def launch_parts(kernel: Any, views: int, items: int, arguments: Callable[[int, 
     threads = thread_count(device)
     size = LARGEST_LAUNCH if device.is_cuda else max(SMALLEST_TILE, -(-items * views // (threads * TILES_PER_THREAD)))
     parts = [(view, first, min(size, items - first)) for view in range(views) for first in range(0, items, size)]
-    kernel.module.load(device)
+    load_together([kernel], device)
 
     def run(thread: int) -> None:
         command: Any = None  # a launch takes long to prepare: one serves all parts of a view
