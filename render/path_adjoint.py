@@ -39,8 +39,7 @@ from render.scene_data import (
     SceneNumbers,
     SceneTables,
     light_vector,
-    moment_at,
-    sample_time,
+    sample_moment,
 )
 from render.surface import (
     Surface,
@@ -211,8 +210,9 @@ def pull_sample(
     else:
         o_bar, d_bar, at_blend = sweep_path(scene, tables, sink, view, world, moment, slot, count, history, adjoint)
         add_time_gradient(sink, film, view, at, u, at_blend)
-        _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, scene.cameras[view], plane, o_bar, d_bar)
-        deposit(sink, sink.numbers.cameras, view, at_camera)
+        if wp.dot(o_bar, o_bar) + wp.dot(d_bar, d_bar) != 0.0:  # which NaN is, too
+            _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, scene.cameras[view], plane, o_bar, d_bar)
+            deposit(sink, sink.numbers.cameras, view, at_camera)
 
 
 @wp.kernel(enable_backward=False)
@@ -252,8 +252,7 @@ def interior_kernel(
     for k in range(film.gradient_samples):
         u = film_sample(shift, k)
         at = film_point(film, row, column, u)
-        time = sample_time(film, scene.exposure[view], scene.readout[view], at, u[2] - 0.5)
-        moment = moment_at(scene.positions.shape[2], film.node_interval, time)
+        moment = sample_moment(film, scene.exposure[view], scene.readout[view], scene.positions.shape[2], at, u[2] - 0.5)
         plane = undistort(at, camera)
         o = origin_of(at, camera, plane, 0.0)
         d = ray_found(at, camera, plane)

@@ -24,8 +24,7 @@ from render.scene_data import (
     Moment,
     SceneNumbers,
     SceneTables,
-    moment_at,
-    sample_time,
+    sample_moment,
 )
 from render.surface import Surface, emission_of, emits, surface_of
 
@@ -207,8 +206,7 @@ def render_kernel(
     for k in range(film.samples):
         u = film_sample(shift, k)
         at = film_point(film, row, column, u)
-        time = sample_time(film, scene.exposure[view], scene.readout[view], at, u[2] - 0.5)
-        moment = moment_at(scene.positions.shape[2], film.node_interval, time)
+        moment = sample_moment(film, scene.exposure[view], scene.readout[view], scene.positions.shape[2], at, u[2] - 0.5)
         plane = undistort(at, camera)
         o = origin_of(at, camera, plane, 0.0)
         d = ray_found(at, camera, plane)

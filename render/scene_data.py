@@ -120,3 +120,14 @@ def moment_at(nodes: int, node_interval: float, time: float):
         moment.next = moment.node + 1
         moment.blend = place - float(moment.node)
     return moment
+
+
+@wp.func
+def sample_moment(
+    film: FilmPlan, exposure: float, readout: wp.vec2, nodes: int, at: wp.vec2, u: float,
+):  # fmt: skip
+    """`moment_at` of `sample_time`, which nothing depends on where there is one node."""
+    moment = Moment()
+    if nodes > 1:
+        moment = moment_at(nodes, film.node_interval, sample_time(film, exposure, readout, at, u))
+    return moment
