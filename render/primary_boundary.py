@@ -180,9 +180,6 @@ def primary_boundary_kernel(
     if steps > 1:
         velocity = point_velocity(scene, view, moment, instance, film.node_interval, local)
         determinant = readout_determinant(film, readout, film_velocity(point, velocity, camera))
-        if determinant < SMALLEST_DETERMINANT:
-            wp.atomic_add(refused, 0, 1)
-            return
 
     # 2. what the edge is, and whether it is seen
     edge = edge_at(scene, tables, view, world, moment, chosen)
@@ -222,6 +219,9 @@ def primary_boundary_kernel(
     inner = side_radiance(scene, tables, film, tracer, view, world, moment, near, o, near_place - o, row, column, light_seed)
 
     # 3. the weight, and the gradient of weight . film point
+    if determinant < SMALLEST_DETERMINANT:
+        wp.atomic_add(refused, 0, 1)
+        return
     jump = float(1.0)
     if adjoint.shape[0] > 0:
         jump = wp.dot(inner - outer, h)

@@ -154,9 +154,6 @@ def shadow_boundary_kernel(
     if steps > 1:
         drift = border_drift(scene, tables, view, world, border, film.node_interval)
         determinant = readout_determinant(film, readout, film_velocity(border.last, drift, camera))
-        if determinant < SMALLEST_DETERMINANT:
-            wp.atomic_add(refused, 0, 1)
-            return
 
     # 2. whether the camera sees it
     to_eye = border.eye - border.last
@@ -225,6 +222,11 @@ def shadow_boundary_kernel(
             )  # fmt: skip
         lit = wp.cw_mul(f, outer - inner)
     lit = wp.cw_mul(lit, through)
+    if wp.dot(lit, lit) == 0.0:
+        return
+    if determinant < SMALLEST_DETERMINANT:
+        wp.atomic_add(refused, 0, 1)
+        return
 
     # 4. the weight, and the gradient of weight . film point
     edge = border.edge
