@@ -27,6 +27,7 @@ from render.material_adjoint import MaterialVertex, material_kernel
 from render.path_adjoint import interior_kernel
 from render.path_history import PathVertex
 from render.path_radiance import render_kernel
+from render.precompile import load_together
 from render.primary_boundary import primary_boundary_kernel
 from render.scene_data import FilmPlan, SceneNumbers, SceneTables, light_vector, material_vector
 from render.sdf_boundary import sdf_boundary_kernel
@@ -83,6 +84,7 @@ class _Job:
         side_offset: float,
     ) -> None:  # fmt: skip
         """Runs interior and boundary passes into the sinks and (forward mode) images of the threads."""
+        load_together(self.kernels(boundary_samples), self.device)
         views, device, common = self.views, self.device, self.common
         slots = self.pixels if device.is_cuda else 1
         kernel, vertex = (interior_kernel, PathVertex) if self.film.moves else (material_kernel, MaterialVertex)
@@ -92,6 +94,18 @@ class _Job:
             lambda t, view, first: [*common, view, first, slots, adjoint, history[t], sinks[t], derivatives[0]], device,
         )  # fmt: skip
         self.boundaries(sinks, pilots, derivatives, adjoint, boundary_samples, side_offset)
+
+    def kernels(self, boundary_samples: tuple) -> list:
+        """What `differentiate` launches."""
+        found = [interior_kernel if self.film.moves else material_kernel]
+        if self.edges and any(boundary_samples):
+            found += [film_importance_kernel] + [primary_boundary_kernel] * bool(boundary_samples[0])
+            found += [shadow_boundary_kernel] * any(boundary_samples[1:])
+        if self.balls and any(boundary_samples):
+            found += [ball_primary_kernel] + [ball_shadow_kernel] * any(boundary_samples[1:])
+        if self.has_sdf and any(boundary_samples):
+            found.append(sdf_boundary_kernel)
+        return found
 
     def boundaries(
         self, sinks: list[Sink], pilots: list[Sink], derivatives: list[wp.array], adjoint: wp.array, boundary_samples: tuple,
@@ -229,6 +243,7 @@ def render_paths(
         SimpleNamespace(**locals()), film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment,
         meshes=meshes,
     )  # fmt: skip
+    load_together([render_kernel, *(job.kernels(boundary_samples) if wanted else ())], job.device)
     images = scratch((job.views, job.film.height, job.film.width), wp.vec3, zero=False)
     launch_parts(render_kernel, job.views, job.pixels, lambda t, view, first: [*job.common, view, first, images], job.device)
     return images
