@@ -8,17 +8,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Film, Shutter, expand_worlds, world_count
 from geometry.mesh_topology import mesh_topology, require_indices
 from geometry.sdf_grid import require_grid
 from render.border_pairs import pair_borders
-from render.ggx import LEAST_ALPHA
-from render.scene import CONDUCTOR, DIFFUSE, Ball, Body, DirectionalLight, Material, Plane, PointLight, Poses, Scene, SdfBody
-from render.textures import pack_textures
+from render.material_packing import check_materials, number_rows, pack_materials, pack_vertex_values
+from render.scene import Ball, Body, DirectionalLight, Plane, PointLight, Poses, Scene, SdfBody
 
-KINDS = {DIFFUSE: 0, CONDUCTOR: 1}
 LIGHT_KINDS = {PointLight: 1, DirectionalLight: 2}
 DIMMEST = 1.0e-3  # share of the brightest lamp's radiance that every lamp is sampled with at least
 
@@ -35,7 +34,7 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
     """Raises: UserError where something does not fit, naming it; Unsupported for what cannot be rendered."""
     if not scene.bodies:
         raise UserError("Scene.bodies: expected at least one body, got none; remedy: add one, an empty scene shows nothing")
-    materials, rows = _materials(scene)
+    materials, rows = check_materials(scene)
     bodies = _ordered(scene.bodies)
     meshes = [b for b in bodies if isinstance(b, Body)]
     planes = [b for b in bodies if isinstance(b, Plane)]
@@ -83,8 +82,8 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
     table_of = torch.cat(face_table) if face_table else torch.zeros(0, 2, dtype=torch.int32, device=device)
 
     names = list(scene.materials)
-    numbers, material_table, texels, texture_table = _pack_materials(names, materials, meshes, worlds, device)
-    values = _vertex_values(names, meshes, all_vertices, material_table)
+    numbers, material_table, texels, texture_table = pack_materials(names, materials, meshes, worlds, device)
+    values = pack_vertex_values(names, meshes, all_vertices, material_table)
     emissive = material_table[:, 7] != 0
     lamps = torch.nonzero(emissive[table_of[:tree_faces, 1].long()])[:, 0].to(torch.int32)
     positions, orientations = _poses(moving, views, device)
@@ -109,9 +108,7 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
         "lamps": lamps,
         "lamp_cdf": _lamp_cdf(all_vertices.detach(), faces_of, table_of, lamps, numbers.detach(), values.detach()),
         "light_kinds": light_kinds,
-        "edges": pair_borders(
-            torch.cat(edges) if edges else torch.zeros(0, 6, dtype=torch.int32, device=device), all_vertices, table_of[:, 0]
-        ),
+        "edges": torch.zeros(0, 8, dtype=torch.int32, device=device),
         "sdf_frame": _sdf_frame(solids, device),
         "sdf_table": torch.tensor(
             [n for b in solids for n in (instance_of.get(id(b), 0), rows[b.material])], dtype=torch.int32, device=device
@@ -120,8 +117,15 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
     }  # fmt: skip
     float_arrays = {name: array.float().contiguous() for name, array in float_arrays.items()}
     _check_numbers(float_arrays, balls, planes)
+    if edges and any(map(_has_derivative, [*float_arrays.values(), *camera])):
+        tables["edges"] = pair_borders(torch.cat(edges), all_vertices, table_of[:, 0])
     tables = {name: array.contiguous() for name, array in tables.items()}
     return PackedScene(float_arrays, tables, views, 1 + len(moving), tree_faces)
+
+
+def _has_derivative(value: object) -> bool:
+    """Whether edges matter: an image alone has no use for them, and pairing their borders takes time."""
+    return isinstance(value, Tensor) and (value.requires_grad or forward_ad.unpack_dual(value).tangent is not None)
 
 
 def _distances(solids: list[SdfBody], worlds: int, device: torch.device) -> Tensor:
@@ -241,116 +245,6 @@ def _check_numbers(arrays: dict[str, Tensor], balls: list[Ball], planes: list[Pl
             raise UserError(f"Plane.corners: expected points that span a plane, got {plane.corners.detach()[0].tolist()}")
 
 
-def _materials(scene: Scene) -> tuple[dict[str, Material], dict[str, int]]:
-    rows = {name: i for i, name in enumerate(scene.materials)}
-    for number, body in enumerate(scene.bodies):
-        material = getattr(body, "material", None)
-        if material not in rows:
-            raise UserError(
-                f"Scene.bodies[{number}].material: expected one of {', '.join(rows) or '(no materials)'}, got {material!r}"
-            )
-        chosen = scene.materials[material]
-        textures = (chosen.albedo_texture, chosen.alpha_texture, chosen.emission_texture)
-        if any(t is not None for t in textures):
-            if isinstance(body, (Ball, SdfBody)):
-                raise Unsupported(
-                    f"Scene.bodies[{number}]: a ball or an SDF has no texture coordinates; remedy: a mesh (icosphere)"
-                )
-            if isinstance(body, Body) and body.uv is None:
-                raise UserError(
-                    f"Scene.bodies[{number}].uv: expected coordinates (face, 3, 2), as material {material!r} has a texture, "
-                    "got none; remedy: give uv, or take the texture away"
-                )
-    for name, material in scene.materials.items():
-        if material.kind not in KINDS:
-            raise UserError(f"Scene.materials[{name!r}].kind: expected one of {', '.join(KINDS)}, got {material.kind!r}")
-    return dict(scene.materials), rows
-
-
-def _number(name: str, value: Tensor | Sequence[float] | float, inner: int, worlds: int, device: torch.device) -> Tensor:
-    tensor = value if isinstance(value, Tensor) else torch.tensor([value], dtype=torch.float32, device=device)
-    if inner == 1 and tensor.dim() == 1:
-        tensor = tensor[:, None]
-    if tensor.dim() != 2 or tensor.shape[1] != inner:
-        expected = "(world,)" if inner == 1 else f"(world, {inner})"
-        raise UserError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")
-    if not bool(torch.isfinite(tensor.detach()).all()):
-        raise UserError(f"{name}: expected finite numbers, got {tensor.detach().flatten()[:6].tolist()}")
-    return expand_worlds(tensor, worlds)
-
-
-def _pack_materials(
-    names: list[str], materials: dict[str, Material], meshes: list[Body], worlds: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rows, table, wraps = [], [], []
-    images: list[Tensor] = []
-    for name in names:
-        m, where = materials[name], f"Scene.materials[{name!r}]"
-        emission = m.emission if m.emission is not None else (0.0, 0.0, 0.0)
-        if m.emission is None and m.emission_texture is not None:
-            raise UserError(
-                f"{where}.emission: expected a constant beside emission_texture, got none; remedy: emission=(1, 1, 1)"
-            )
-        alpha = _number(f"{where}.alpha", m.alpha, 1, worlds, device)
-        if m.kind == CONDUCTOR:
-            least = float(alpha.detach().min())
-            if m.alpha_texture is not None:
-                least *= float(m.alpha_texture.image.detach().min())
-            if not least >= float(LEAST_ALPHA):
-                raise UserError(
-                    f"{where}.alpha: expected a roughness of {float(LEAST_ALPHA):.4g} or more, got {least:.4g}, whose gradient "
-                    "would be zero; remedy: a larger one"
-                )
-        parts = (
-            _number(f"{where}.albedo", m.albedo, 3, worlds, device),
-            alpha,
-            _number(f"{where}.emission", emission, 3, worlds, device),
-        )
-        rows.append(torch.cat(parts, dim=1))
-        places = []
-        for texture in (m.albedo_texture, m.alpha_texture, m.emission_texture):
-            places.append(len(images) if texture is not None else -1)
-            if texture is not None:
-                images.append(texture.image)
-                wraps.append(texture.wrap)
-        bits = 0
-        for body in meshes:
-            if body.material == name:
-                given = (body.vertex_albedo, body.vertex_alpha, body.vertex_emission)
-                bits |= sum(1 << slot for slot, value in enumerate(given) if value is not None)
-        table.append([KINDS[m.kind], int(m.two_sided), int(m.schlick), *places, bits, int(m.emission is not None)])
-    texels, texture_table = torch.zeros(worlds, 0, 3, device=device), torch.zeros(0, 5, dtype=torch.int32, device=device)
-    if images:
-        texels, texture_table = pack_textures(images, wraps)
-        texels = expand_worlds(texels, worlds)
-    return torch.stack(rows, dim=1), torch.tensor(table, dtype=torch.int32, device=device), texels, texture_table
-
-
-def _vertex_values(names: list[str], meshes: list[Body], vertices: Tensor, material_table: Tensor) -> Tensor:
-    """(world, 3, vertex, 3), or without vertices where there are no such values."""
-    if not bool((material_table[:, 6] != 0).any()):
-        return vertices.new_zeros(vertices.shape[0], 3, 0, 3)
-    parts = []
-    for number, body in enumerate(meshes):
-        count = body.mesh.vertices.shape[1]
-        slots = []
-        for field in ("vertex_albedo", "vertex_alpha", "vertex_emission"):
-            value = getattr(body, field)
-            if value is None:
-                value = vertices.new_ones(1, count, 3)
-            if value.dim() == 2:
-                value = value[..., None].expand(-1, -1, 3)
-            if tuple(value.shape[1:]) != (count, 3):
-                raise UserError(
-                    f"Scene.bodies[{number}].{field}: expected one row for each of {count} vertices, got {tuple(value.shape)}"
-                )
-            slots.append(expand_worlds(value, vertices.shape[0]))
-        parts.append(torch.stack(slots, dim=1))
-    rest = vertices.shape[1] - sum(p.shape[2] for p in parts)
-    parts.append(vertices.new_ones(vertices.shape[0], 3, rest, 3))
-    return torch.cat(parts, dim=2)
-
-
 def _poses(moving: list, views: int, device: torch.device) -> tuple[Tensor, Tensor]:
     if not moving:
         return torch.zeros(views, 0, 1, 3, device=device), torch.zeros(views, 0, 1, 4, device=device)
@@ -377,7 +271,7 @@ def _lights(lights: Sequence[PointLight | DirectionalLight], worlds: int, device
         if type(light) not in LIGHT_KINDS:
             raise UserError(f"Scene.lights[{number}]: expected PointLight or DirectionalLight, got {type(light).__name__}")
         parts = [
-            _number(f"Scene.lights[{number}].{f}", v, 3, worlds, device) for f, v in zip(light._fields, light, strict=True)
+            number_rows(f"Scene.lights[{number}].{f}", v, 3, worlds, device) for f, v in zip(light._fields, light, strict=True)
         ]
         if isinstance(light, DirectionalLight) and not bool((parts[0].detach().norm(dim=1) > 0).all()):
             raise UserError(f"Scene.lights[{number}].direction: expected a direction, got zero length")
