@@ -55,6 +55,7 @@ from render.scene_data import (
 
 READOUT_STEPS = wp.constant(6)  # fixed-point steps for the relation of row and time; each gains a factor 1 - det
 SMALLEST_DETERMINANT = wp.constant(0.05)
+UNSETTLED = wp.constant(0.01)  # last fixed-point step of a point that runs away, in frame heights
 INWARD = wp.constant(1.0e-3)  # of the way to a face's middle
 
 
@@ -159,13 +160,23 @@ def primary_boundary_kernel(
     ib = tables.edges[chosen, 1]
     local = scene.vertices[world, ia] * (1.0 - s) + scene.vertices[world, ib] * s
     instance = tables.face_table[tables.edges[chosen, 2], 0]
+    step = float(0.0)
     for _step in range(steps):
+        before = at
         time = sample_time(film, scene.exposure[view], readout, at, u)
         moment = moment_at(scene.positions.shape[2], film.node_interval, time)
         point = to_world(scene, view, moment, instance, local)
         if camera[21] == 0.0 and depth_of(point, camera) <= NEAR:
             return
         at = film_of(point, camera)
+        step = wp.length(at - before)
+    determinant = float(1.0)
+    if steps > 1:
+        velocity = point_velocity(scene, view, moment, instance, film.node_interval, local)
+        determinant = readout_determinant(film, readout, film_velocity(point, velocity, camera))
+        if determinant < SMALLEST_DETERMINANT and step > UNSETTLED * film.frame[1]:  # it runs away, from wherever it is seen
+            wp.atomic_add(refused, 0, 1)
+            return
     pixel = film_pixel(film, at)
     h = wp.vec3(0.0, 0.0, 0.0)
     if adjoint.shape[0] > 0:
@@ -176,10 +187,9 @@ def primary_boundary_kernel(
         return
     if not unfolded(point, at, camera):
         return
-    determinant = float(1.0)
-    if steps > 1:
-        velocity = point_velocity(scene, view, moment, instance, film.node_interval, local)
-        determinant = readout_determinant(film, readout, film_velocity(point, velocity, camera))
+    if determinant < SMALLEST_DETERMINANT:
+        wp.atomic_add(refused, 0, 1)
+        return
 
     # 2. what the edge is, and whether it is seen
     edge = edge_at(scene, tables, view, world, moment, chosen)
@@ -219,9 +229,6 @@ def primary_boundary_kernel(
     inner = side_radiance(scene, tables, film, tracer, view, world, moment, near, o, near_place - o, row, column, light_seed)
 
     # 3. the weight, and the gradient of weight . film point
-    if determinant < SMALLEST_DETERMINANT:
-        wp.atomic_add(refused, 0, 1)
-        return
     jump = float(1.0)
     if adjoint.shape[0] > 0:
         jump = wp.dot(inner - outer, h)

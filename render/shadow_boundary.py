@@ -38,6 +38,7 @@ from render.pixel_filter import adjoint_at
 from render.primary_boundary import (
     READOUT_STEPS,
     SMALLEST_DETERMINANT,
+    UNSETTLED,
     film_along,
     film_pixel,
     readout_determinant,
@@ -130,8 +131,10 @@ def shadow_boundary_kernel(
         steps = READOUT_STEPS
     border = Border()
     border.at = film.frame * 0.5
+    step = float(0.0)
     for _step in range(steps):
-        time = sample_time(film, scene.exposure[view], readout, border.at, u)
+        before = border.at
+        time = sample_time(film, scene.exposure[view], readout, before, u)
         moment = moment_at(scene.positions.shape[2], film.node_interval, time)
         border = border_at(
             scene, tables, film, tracer, view, world, moment, sources, chosen, s, u0, u1, u2, hops,
@@ -139,7 +142,15 @@ def shadow_boundary_kernel(
         )  # fmt: skip
         if border.found == 0:
             return
+        step = wp.length(border.at - before)
     at = border.at
+    determinant = float(1.0)
+    if steps > 1:
+        drift = border_drift(scene, tables, view, world, border, film.node_interval)
+        determinant = readout_determinant(film, readout, film_velocity(border.last, drift, camera))
+        if determinant < SMALLEST_DETERMINANT and step > UNSETTLED * film.frame[1]:
+            wp.atomic_add(refused, 0, 1)
+            return
     pixel = film_pixel(film, at)
     h = wp.vec3(0.0, 0.0, 0.0)
     if adjoint.shape[0] > 0:
@@ -150,10 +161,9 @@ def shadow_boundary_kernel(
         return
     if not unfolded(border.last, at, camera):
         return
-    determinant = float(1.0)
-    if steps > 1:
-        drift = border_drift(scene, tables, view, world, border, film.node_interval)
-        determinant = readout_determinant(film, readout, film_velocity(border.last, drift, camera))
+    if determinant < SMALLEST_DETERMINANT:
+        wp.atomic_add(refused, 0, 1)
+        return
 
     # 2. whether the camera sees it
     to_eye = border.eye - border.last
@@ -223,9 +233,6 @@ def shadow_boundary_kernel(
         lit = wp.cw_mul(f, outer - inner)
     lit = wp.cw_mul(lit, through)
     if wp.dot(lit, lit) == 0.0:
-        return
-    if determinant < SMALLEST_DETERMINANT:
-        wp.atomic_add(refused, 0, 1)
         return
 
     # 4. the weight, and the gradient of weight . film point

@@ -107,6 +107,7 @@ def check(names: list[str], samples: int, truth_samples: int, step: float, depth
         assert r_error[k] <= 0.3 * abs(d[k]) + 2e-3, f"{name}: {r[k]} +- {r_error[k]} says little"
 
 
+@pytest.mark.slow
 def test_numbers_that_move_nothing():
     check(SMOOTH, 128, 512, 0.02)
 

@@ -128,6 +128,7 @@ def _cube_truth(base: Mesh, corners, camera) -> np.ndarray:
     return p.grad.numpy()
 
 
+@pytest.mark.slow
 def test_motion_blur_and_readout():
     """A square that moves across a film which is read out row by row: mean over times, exact by clipping at many of them."""
     from dvc.records import Shutter

@@ -36,6 +36,7 @@ def shadow(points: torch.Tensor, direction: torch.Tensor, height: torch.Tensor) 
     return torch.stack([(x + 1.0) * SIZE / 2.0, (1.0 - y) * SIZE / 2.0], dim=1)
 
 
+@pytest.mark.slow
 def test_sun():
     """A triangle's shadow: by its vertices, the sun's direction and brightness, the floor's height and albedo."""
     start = torch.cat([OCCLUDER.flatten(), torch.tensor([-0.8, 0.0, -1.0, 0.0, 2.0])])
@@ -55,6 +56,7 @@ def test_sun():
     agree(f, f_error, p.grad.numpy(), 0.0, slack=3e-3)
 
 
+@pytest.mark.slow
 def test_sun_through_a_readout_of_a_moving_occluder():
     """The occluder moves; rows are read one after the other: exact for each row's moment, in the limit of fine rows."""
     start = torch.tensor([0.35, 0.1, 0.4])  # velocity in y over the window, offset, readout
@@ -170,6 +172,7 @@ def test_moving_cube_under_global_illumination(depth: int):
     agree(r, r_error, d, d_error, slack=0.005)
 
 
+@pytest.mark.slow
 def test_shadow_seen_by_way_of_a_wall():
     """The camera sees a wall alone, which is lit by a floor on which a shadow moves: exact, by sums over the floor."""
     start = torch.tensor([0.0])
