@@ -82,28 +82,33 @@ def differences(scene: RandomScene, columns: list[int], samples: int, seed: int,
 
 
 class Estimate:
-    """Mean and standard error of what comes in parts."""
+    """Mean and standard error from groups of independent values, each group of so many samples."""
 
     def __init__(self) -> None:
-        self.values: list[float] = []
+        self.samples: list[int] = []
+        self.means: list[float] = []
+        self.squares: list[float] = []  # of the means' standard errors
 
-    def add(self, values: np.ndarray) -> None:
-        self.values += values.tolist()
+    def add(self, samples: int, values: np.ndarray) -> None:
+        self.samples.append(samples)
+        self.means.append(float(values.mean()))
+        self.squares.append(float(values.var(ddof=1)) / len(values))
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.values))
+        return float(np.average(self.means, weights=self.samples)) if self.samples else math.nan
 
     @property
     def error(self) -> float:
-        return float(np.std(self.values, ddof=1) / math.sqrt(len(self.values)))
+        share = np.array(self.samples) / sum(self.samples) if self.samples else np.full(1, math.nan)
+        return float(np.sqrt((share**2 * np.array(self.squares)).sum())) if self.samples else math.nan
 
 
 def compare_scene(
     scene: RandomScene, samples: int = 128, most: int = 4, seed: int = 0, shrink: float = 1.0, names: list[str] | None = None,
     boundary_samples: int | tuple | None = None, seconds: float = math.inf,
 ) -> list[Comparison]:  # fmt: skip
-    """Every number of a scene, or those named. Doubles the estimates up to `most` times where errors are not small, but begins
+    """Every number of a scene, or those named. Doubles the samples up to `most` times where errors are not small, but begins
     no further round that would last beyond so many seconds.
 
     Whichever of the two has the larger error is doubled; the scale comes from pixels of one half of the estimates, with the
@@ -113,34 +118,33 @@ def compare_scene(
     found, expected = ([Estimate() for _ in scene.names] for _ in range(2))
     halves = torch.zeros(len(scene.names), 2, scene.weights.numel(), dtype=torch.float64)
     calls, begin, last = 1000 * seed, time.monotonic(), time.monotonic()
+    counts = [samples, samples]  # of the next round: reverse mode, differences
+    across = list(wanted)
+    rows: list[Comparison] = []
 
     def compared(k: int) -> Comparison:
         r, d = found[k], expected[k]
-        if not d.values:
-            return Comparison(scene.seed, scene.names[k], r.mean, r.error, math.nan, math.nan, math.nan)
-        scale = float((halves[k, 0].sign() * halves[k, 1]).sum()) * 2.0 / len(d.values)
+        scale = float((halves[k, 0].sign() * halves[k, 1]).sum()) / max(1, sum(d.samples))
         return Comparison(scene.seed, scene.names[k], r.mean, r.error, d.mean, d.error, scale)
 
-    back, across = 1, list(wanted)
     for level in range(most + 1):
-        for _ in range(back):
-            calls += 1
-            for k, values in enumerate(reverse(scene, samples, 2 * calls, boundary_samples).T):
-                found[k].add(values)
-        for _ in range(2 ** max(0, level - 1) if across else 0):
-            calls += 1
-            parts = differences(scene, across, samples, 2 * calls + 1, shrink)
+        calls += 1
+        if counts[0]:
+            for estimate, values in zip(found, reverse(scene, counts[0], 2 * calls, boundary_samples).T):
+                estimate.add(counts[0], values)
+        if across:
+            parts = differences(scene, across, counts[1], 2 * calls + 1, shrink)
             for j, k in enumerate(across):
-                expected[k].add(parts[:, j].sum(dim=1).numpy())
-                halves[k] += parts[:, j].reshape(2, GROUP // 2, -1).sum(dim=1)
+                expected[k].add(counts[1], parts[:, j].sum(dim=1).numpy())
+                halves[k] += counts[1] * parts[:, j].reshape(2, GROUP // 2, -1).mean(dim=1)
         rows = [compared(k) for k in wanted]
         open_rows = [(k, row) for k, row in zip(wanted, rows) if not row.silent and not row.settled]
         if not open_rows or level == most or not _time_for_another(begin, last, seconds):
             break
         last = time.monotonic()
         worse = [row.found_error > row.expected_error for _, row in open_rows]
-        back = 2**level if any(worse) else 0
-        across = [k for (k, row), w in zip(open_rows, worse) if not w]
+        counts = [sum(found[0].samples) if any(worse) else 0, samples * 2**level]
+        across = [k for (k, _), w in zip(open_rows, worse) if not w]
     return rows
 
 
