@@ -6,13 +6,13 @@ import warp as wp
 
 from render.ball_outline import BESIDE, on_ball, outline_point, outline_tangent, seen_ball
 from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
-from render.gradient_sink import Sink, collect, deposit, near_film, splat
+from render.gradient_sink import Sink, collect, deposit, near_film, splat, splat_plate
 from render.hits import closest
 from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient
-from render.pixel_filter import adjoint_at
+from render.pixel_filter import adjoint_at, plate_adjoint_at
 from render.placing import point_velocity, to_world
-from render.primary_boundary import READOUT_STEPS, SMALLEST_DETERMINANT, film_pixel, side_radiance
+from render.primary_boundary import READOUT_STEPS, SMALLEST_DETERMINANT, film_pixel, sees_plate, side_radiance
 from render.reversible import reversible
 from render.scene_data import (
     SPHERE,
@@ -115,8 +115,6 @@ def ball_primary_kernel(
     o = origin_of(at, camera, plane, 0.0)
     distance = wp.length(e - o)
     beside = (e - center) * BESIDE
-    row = int(wp.floor(pixel[1]))
-    column = int(wp.floor(pixel[0]))
     rim = on_ball(e, center, radius, o - e)
     front = closest(scene, tables, tracer, view, world, moment, o, rim - o)
     if front.t < 1.0 - BESIDE:
@@ -125,14 +123,17 @@ def ball_primary_kernel(
     if behind.t * distance < distance - radius:
         return
     inner = side_radiance(
-        scene, tables, film, tracer, view, world, moment, seen_ball(ball), o, rim - o, row, column, wp.rand_init(int(state), 1)
+        scene, tables, film, tracer, view, world, moment, seen_ball(ball), o, rim - o, wp.rand_init(int(state), 1)
     )
     outer = side_radiance(
-        scene, tables, film, tracer, view, world, moment, behind, o, e + beside - o, row, column, wp.rand_init(int(state), 2)
+        scene, tables, film, tracer, view, world, moment, behind, o, e + beside - o, wp.rand_init(int(state), 2)
     )
+    on_plate = sees_plate(scene, film, behind)
     jump = float(1.0)
     if sink.forward == 0:
         jump = wp.dot(inner - outer, h)
+        if on_plate != 0:
+            jump -= plate_adjoint_at(adjoint, scene.plate, view, pixel, film.filter_kind, film.filter_size)
     share = 2.0 * wp.PI / float(per_ball)
     weight = normal * (jump * side * length * share * film.scale * film.scale / determinant)
     sink.slot = wp.tid() % sink.totals.shape[0]
@@ -143,4 +144,7 @@ def ball_primary_kernel(
     )
     add_time_gradient(sink, film, view, at, u, at_blend)
     if sink.forward != 0:
-        splat(derivative, view, pixel, film.filter_kind, film.filter_size, (inner - outer) * collect(sink))
+        moved = collect(sink)
+        splat(derivative, view, pixel, film.filter_kind, film.filter_size, (inner - outer) * moved)
+        if on_plate != 0:
+            splat_plate(derivative, scene.plate, view, pixel, film.filter_kind, film.filter_size, -moved)

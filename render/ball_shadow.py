@@ -5,18 +5,19 @@ light (`render.ball_outline`), for points of edges. Left out: what it leaves out
 import warp as wp
 
 from render.ball_outline import BESIDE, on_ball, outline_point, outline_tangent, seen_ball
+from render.boundary_walk import instance_of, material_velocity, met_point, pull_point
 from render.bsdf import bsdf_cos
-from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
+from render.camera_projection import NEAR, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
 from render.gradient_sink import Sink, collect, deposit, near_film, splat
-from render.hits import FAR, blocked, closest, hit_point, offset_origin
+from render.hits import FAR, blocked, closest, offset_origin
 from render.intersector import Intersector
-from render.lights import light_value
+from render.lights import LightSample, light_value
 from render.path_adjoint import add_time_gradient
 from render.path_radiance import radiance
 from render.pixel_filter import adjoint_at
 from render.placing import to_world
-from render.primary_boundary import film_pixel
-from render.reversible import reversible
+from render.primary_boundary import READOUT_STEPS, SMALLEST_DETERMINANT, UNSETTLED, film_along, film_pixel
+from render.reversible import calls_gradients, reversible
 from render.scene_data import (
     DIRECTIONAL,
     ENVIRONMENT,
@@ -26,23 +27,24 @@ from render.scene_data import (
     POINT,
     SPHERE,
     FilmPlan,
+    Hit,
     Moment,
     SceneNumbers,
     SceneTables,
     light_vector,
     moment_at,
+    sample_time,
 )
 from render.shadow_border import SIDE, draw_source, shadow_velocity
-from render.surface import add_corner_gradients, surface_of
+from render.surface import Surface, add_corner_gradients, surface_of
 
 
 @reversible
 @wp.func
-def outline_shadow_along(
-    light: int, a: wp.vec3, b: wp.vec3, c: wp.vec3, u: float, v: float, center: wp.vec3, radius: float, phi: float, kind: int,
-    ra: wp.vec3, rb: wp.vec3, rc: wp.vec3, camera: camera_vector, weight: wp.vec2,
+def outline_ray(
+    light: int, a: wp.vec3, b: wp.vec3, c: wp.vec3, u: float, v: float, center: wp.vec3, radius: float, phi: float
 ):  # fmt: skip
-    """weight . film point of the outline's shadow on the receiver with corners ra, rb, rc."""
+    """Origin and direction of the line from a light's point along the ball's outline; the origin is there for directions."""
     viewpoint = a
     parallel = int(1)
     if light == LAMP:
@@ -58,7 +60,124 @@ def outline_shadow_along(
     if parallel == 0:
         o = viewpoint
         d = e - viewpoint
-    return wp.dot(weight, film_of(hit_point(kind, o, d, ra, rb, rc), camera))
+    return o, d
+
+
+@reversible
+@wp.func
+def outline_ray_along(
+    light: int, a: wp.vec3, b: wp.vec3, c: wp.vec3, u: float, v: float, center: wp.vec3, radius: float, phi: float,
+    of_origin: wp.vec3, of_direction: wp.vec3,
+):  # fmt: skip
+    o, d = outline_ray(light, a, b, c, u, v, center, radius, phi)
+    return wp.dot(of_origin, o) + wp.dot(of_direction, d)
+
+
+@wp.struct
+class BallBorder:
+    """A place of the border of a ball's shadow."""
+
+    found: int
+    moment: Moment
+    center: wp.vec3
+    source: LightSample
+    viewpoint: wp.vec3
+    parallel: int
+    e: wp.vec3
+    beside: wp.vec3
+    o: wp.vec3  # of the line from the light along the outline
+    d: wp.vec3
+    direction: wp.vec3  # unit
+    hit: Hit
+    receiver: Surface
+    x: wp.vec3
+    at: wp.vec2  # where on the film
+
+
+@wp.func
+def ball_border_at(
+    scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, sources: int,
+    ball: int, phi: float, u0: float, u1: float, u2: float,
+):  # fmt: skip
+    """The border's place for given random numbers, at a moment; whether it is seen is not asked."""
+    border = BallBorder()
+    border.moment = moment
+    numbers = scene.spheres[world, ball]
+    radius = numbers[3]
+    center = to_world(scene, view, moment, tables.sphere_table[ball, 0], wp.vec3(numbers[0], numbers[1], numbers[2]))
+    source = draw_source(scene, tables, view, world, moment, sources, u0, u1, u2)
+    if source.kind < 0:
+        return border
+    parallel = wp.where(source.kind == DIRECTIONAL or source.kind == ENVIRONMENT, 1, 0)
+    viewpoint = source.a
+    if source.kind == LAMP:
+        viewpoint = source.a * (1.0 - source.u - source.v) + source.b * source.u + source.c * source.v
+    elif source.kind == ENVIRONMENT:
+        viewpoint = -source.a
+    if parallel == 0 and wp.length(center - viewpoint) <= radius:
+        return border
+    o, d = outline_ray(source.kind, source.a, source.b, source.c, source.u, source.v, center, radius, phi)
+    e = outline_point(parallel, viewpoint, center, radius, phi)
+    direction = wp.normalize(d)
+    front = wp.cross(source.b - source.a, source.c - source.a)
+    if source.kind == LAMP and wp.dot(front, direction) <= 0.0:
+        return border
+    beside = e + (e - center) * BESIDE
+    hit = closest(scene, tables, tracer, view, world, moment, beside, direction)
+    if hit.kind == MISSED or (hit.kind == SPHERE and hit.index == ball):
+        return border
+    receiver = surface_of(scene, tables, view, world, moment, hit, beside, direction)
+    camera = scene.cameras[view]
+    x = met_point(hit.kind, receiver, o, d)
+    if camera[21] == 0.0 and depth_of(x, camera) <= NEAR:
+        return border
+    border.center = center
+    border.source = source
+    border.viewpoint = viewpoint
+    border.parallel = parallel
+    border.e = e
+    border.beside = beside
+    border.o = o
+    border.d = d
+    border.direction = direction
+    border.hit = hit
+    border.receiver = receiver
+    border.x = x
+    border.at = film_of(x, camera)
+    border.found = 1
+    return border
+
+
+@calls_gradients
+@wp.func
+def ball_border_drift(
+    scene: SceneNumbers, tables: SceneTables, view: int, world: int, ball: int, phi: float, border: BallBorder,
+    node_interval: float, slope: wp.vec2,
+):  # fmt: skip
+    """slope . velocity of the border on the film while time passes: of the ball, the lamp and the receiver."""
+    moment = border.moment
+    source = border.source
+    n = border.receiver.normal
+    g_x, _c, _w = wp.grad(film_along)(border.x, scene.cameras[view], slope)
+    lean = wp.dot(border.d, g_x) / wp.dot(n, border.d)
+    g_o = g_x - n * lean
+    t = wp.dot(border.x - border.o, border.d) / wp.dot(border.d, border.d)
+    _l, ga, gb, gc, _u, _v, g_center, _r, _p, _go, _gd = wp.grad(outline_ray_along)(
+        source.kind, source.a, source.b, source.c, source.u, source.v, border.center, scene.spheres[world, ball][3], phi, g_o,
+        g_o * t,
+    )  # fmt: skip
+    own = material_velocity(
+        scene, view, moment, instance_of(tables, border.hit.kind, border.hit.index), node_interval, border.x
+    )
+    instance = tables.sphere_table[ball, 0]
+    drift = lean * wp.dot(n, own)
+    drift += wp.dot(g_center, material_velocity(scene, view, moment, instance, node_interval, border.center))
+    if source.kind == LAMP:
+        lamp = tables.face_table[source.index, 0]
+        drift += wp.dot(ga, material_velocity(scene, view, moment, lamp, node_interval, source.a))
+        drift += wp.dot(gb, material_velocity(scene, view, moment, lamp, node_interval, source.b))
+        drift += wp.dot(gc, material_velocity(scene, view, moment, lamp, node_interval, source.c))
+    return drift
 
 
 @wp.func
@@ -95,6 +214,7 @@ def ball_shadow_kernel(
     per_ball: int,
     sources: int,
     adjoint: wp.array3d(dtype=wp.vec3),
+    refused: wp.array(dtype=int),
     sink: Sink,
     derivative: wp.array3d(dtype=wp.vec3),
 ):
@@ -105,123 +225,116 @@ def ball_shadow_kernel(
     state = wp.rand_init(seed[view] + 0x165667B1 + sources, view * per_ball * tables.sphere_table.shape[0] + index)
     phi = 2.0 * wp.PI * (float(index - ball * per_ball) + wp.randf(state)) / float(per_ball)
     u = wp.randf(state) - 0.5
+    u0 = wp.randf(state)
+    u1 = wp.randf(state)
+    u2 = wp.randf(state)
     camera = scene.cameras[view]
-    moment = moment_at(scene.positions.shape[2], film.node_interval, scene.exposure[view] * film.frame_interval * u)
-    numbers = scene.spheres[world, ball]
-    radius = numbers[3]
-    center = to_world(scene, view, moment, tables.sphere_table[ball, 0], wp.vec3(numbers[0], numbers[1], numbers[2]))
+    readout = scene.readout[view]
 
-    # 1. the outline's point, seen from the light
-    source = draw_source(scene, tables, view, world, moment, sources, wp.randf(state), wp.randf(state), wp.randf(state))
-    parallel = wp.where(source.kind == DIRECTIONAL or source.kind == ENVIRONMENT, 1, 0)
-    viewpoint = source.a
-    if source.kind == LAMP:
-        viewpoint = source.a * (1.0 - source.u - source.v) + source.b * source.u + source.c * source.v
-    elif source.kind == ENVIRONMENT:
-        viewpoint = -source.a
-    if parallel == 0 and wp.length(center - viewpoint) <= radius:
-        return
-    e = outline_point(parallel, viewpoint, center, radius, phi)
-    direction = viewpoint
-    if parallel == 0:
-        direction = e - viewpoint
-    way = wp.length(direction)
-    direction = direction / way
-    front = wp.cross(source.b - source.a, source.c - source.a)
-    if source.kind == LAMP and wp.dot(front, direction) <= 0.0:
-        return
-    toward = direction
-    if sources == 1:
-        toward = -direction
-
-    # 2. the receiver, and where the film sees it
-    outward = (e - center) / radius
-    beside = e + outward * (BESIDE * radius)
-    receiver = closest(scene, tables, tracer, view, world, moment, beside, direction)
-    if receiver.kind == MISSED or (receiver.kind == SPHERE and receiver.index == ball):
-        return
-    at_receiver = surface_of(scene, tables, view, world, moment, receiver, beside, direction)
-    n = at_receiver.normal
-    o = e
-    if parallel == 0:
-        o = viewpoint
-    x = hit_point(receiver.kind, o, direction, at_receiver.a, at_receiver.b, at_receiver.c)
-    if camera[21] == 0.0 and depth_of(x, camera) <= NEAR:
-        return
-    at = film_of(x, camera)
+    # 1. the outline's point, seen from the light; the receiver, and where and when the film sees it
+    steps = int(1)
+    if (readout[0] != 0.0 or readout[1] != 0.0) and scene.positions.shape[2] > 1:
+        steps = READOUT_STEPS
+    border = BallBorder()
+    border.at = film.frame * 0.5
+    step = float(0.0)
+    for _step in range(steps):
+        before = border.at
+        time = sample_time(film, scene.exposure[view], readout, before, u)
+        moment = moment_at(scene.positions.shape[2], film.node_interval, time)
+        border = ball_border_at(scene, tables, tracer, view, world, moment, sources, ball, phi, u0, u1, u2)
+        if border.found == 0:
+            return
+        step = wp.length(border.at - before)
+    at = border.at
+    determinant = float(1.0)
+    if steps > 1:
+        slope = wp.vec2(readout[0] / film.frame[0], readout[1] / film.frame[1])
+        determinant = 1.0 - ball_border_drift(scene, tables, view, world, ball, phi, border, film.node_interval, slope)
+        if determinant < SMALLEST_DETERMINANT and step > UNSETTLED * film.frame[1]:
+            wp.atomic_add(refused, 0, 1)
+            return
     pixel = film_pixel(film, at)
     h = wp.vec3(0.0, 0.0, 0.0)
-    if sink.forward == 0:
+    if adjoint.shape[0] > 0:
         h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
         if wp.dot(h, h) == 0.0:
             return
     elif not near_film(derivative, pixel, film.filter_kind, film.filter_size):
         return
+    x = border.x
     if not unfolded(x, at, camera):
         return
+    if determinant < SMALLEST_DETERMINANT:
+        wp.atomic_add(refused, 0, 1)
+        return
+
+    # 2. whether the camera sees it
+    receiver = border.receiver
+    n = receiver.normal
     to_eye = origin_of(at, camera, undistort(at, camera), 0.0) - x
     distance = wp.length(to_eye)
     wi = to_eye / distance
-    if at_receiver.two_sided == 0 and wp.dot(n, wi) <= 0.0:
+    if receiver.two_sided == 0 and wp.dot(n, wi) <= 0.0:
         return
-    if blocked(scene, tables, tracer, view, world, moment, offset_origin(x, n, wi), wi, distance):
+    if blocked(scene, tables, tracer, view, world, border.moment, offset_origin(x, n, wi), wi, distance):
         return
 
     # 3. the jump of what x sends to the camera
+    source = border.source
+    direction = border.direction
+    toward = direction
+    if sources == 1:
+        toward = -direction
+    radius = scene.spheres[world, ball][3]
     from_light = light_jump(
-        scene, tables, film, tracer, view, world, moment, sources, ball, beside,
-        on_ball(e, center, radius, -toward), direction, toward,
-        wp.where(parallel == 0, way * (1.0 - SIDE), FAR), wp.rand_init(int(state), 1),
+        scene, tables, film, tracer, view, world, border.moment, sources, ball, border.beside,
+        on_ball(border.e, border.center, radius, -toward), direction, toward,
+        wp.where(border.parallel == 0, wp.length(border.d) * (1.0 - SIDE), FAR), wp.rand_init(int(state), 1),
     )  # fmt: skip
     lit = wp.vec3(0.0, 0.0, 0.0)
     if sources == 1:
         lit = wp.cw_mul(
             from_light,
-            bsdf_cos(
-                at_receiver.kind,
-                at_receiver.two_sided,
-                at_receiver.schlick,
-                at_receiver.albedo,
-                at_receiver.alpha,
-                n,
-                wi,
-                toward,
-            ),
+            bsdf_cos(receiver.kind, receiver.two_sided, receiver.schlick, receiver.albedo, receiver.alpha, n, wi, toward),
         )
     elif from_light[0] > 0.0:
         lit = light_value(
-            source.kind, at_receiver.kind, at_receiver.two_sided, at_receiver.schlick, at_receiver.albedo, at_receiver.alpha, n,
-            x, wi, source.a, source.b, source.c, source.u, source.v, source.radiance,
+            source.kind, receiver.kind, receiver.two_sided, receiver.schlick, receiver.albedo, receiver.alpha, n, x, wi,
+            source.a, source.b, source.c, source.u, source.v, source.radiance,
         )  # fmt: skip
     if wp.dot(lit, lit) == 0.0:
         return
 
     # 4. the weight, and the gradient of weight . film point
-    tangent = outline_tangent(parallel, viewpoint, center, radius, phi)
-    along = film_velocity(x, shadow_velocity(o, e, x, n, direction, parallel, tangent), camera)
+    tangent = outline_tangent(border.parallel, border.viewpoint, border.center, radius, phi)
+    outward = (border.e - border.center) / radius
+    along = film_velocity(x, shadow_velocity(border.o, border.e, x, n, direction, border.parallel, tangent), camera)
     length = wp.length(along)
     if length < 1.0e-9:
         return
     normal = wp.vec2(along[1], -along[0]) / length
-    outwards = film_velocity(x, shadow_velocity(o, e, x, n, direction, parallel, outward), camera)
+    outwards = film_velocity(x, shadow_velocity(border.o, border.e, x, n, direction, border.parallel, outward), camera)
     side = wp.where(wp.dot(normal, outwards) > 0.0, 1.0, -1.0)
     jump = float(1.0)
-    if sink.forward == 0:
+    if adjoint.shape[0] > 0:
         jump = wp.dot(lit, h)
     share = 2.0 * wp.PI / float(per_ball)
-    weight = normal * (-jump * side * source.weight * length * share * film.scale * film.scale)
+    weight = normal * (-jump * side * source.weight * length * share * film.scale * film.scale / determinant)
     sink.slot = wp.tid() % sink.totals.shape[0]
-    _l, ga, gb, gc, _u, _v, g_center, g_radius, _phi, _k, gra, grb, grc, g_camera, _w = wp.grad(outline_shadow_along)(
-        source.kind, source.a, source.b, source.c, source.u, source.v, center, radius, phi, receiver.kind, at_receiver.a,
-        at_receiver.b, at_receiver.c, camera, weight,
-    )  # fmt: skip
+    g_x, g_camera, _w = wp.grad(film_along)(x, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
-    at_blend = add_corner_gradients(
-        scene, tables, sink, view, world, moment, SPHERE, ball, g_center, wp.vec3(g_radius, 0.0, 0.0), wp.vec3()
+    g_o, g_d, at_blend = pull_point(
+        scene, tables, sink, view, world, border.moment, border.hit.kind, border.hit.index, receiver, border.o, border.d, x, g_x
     )
-    at_blend += add_corner_gradients(scene, tables, sink, view, world, moment, receiver.kind, receiver.index, gra, grb, grc)
+    _l, ga, gb, gc, _u, _v, g_center, g_radius, _phi, _go, _gd = wp.grad(outline_ray_along)(
+        source.kind, source.a, source.b, source.c, source.u, source.v, border.center, radius, phi, g_o, g_d
+    )
+    at_blend += add_corner_gradients(
+        scene, tables, sink, view, world, border.moment, SPHERE, ball, g_center, wp.vec3(g_radius, 0.0, 0.0), wp.vec3()
+    )
     if source.kind == LAMP:
-        at_blend += add_corner_gradients(scene, tables, sink, view, world, moment, FACE, source.index, ga, gb, gc)
+        at_blend += add_corner_gradients(scene, tables, sink, view, world, border.moment, FACE, source.index, ga, gb, gc)
     elif source.kind == POINT or source.kind == DIRECTIONAL:
         zero = float(0.0)
         deposit(sink, sink.numbers.lights, world, source.index, light_vector(ga[0], ga[1], ga[2], zero, zero, zero))

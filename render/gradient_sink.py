@@ -90,6 +90,25 @@ def splat(images: wp.array3d(dtype=wp.vec3), view: int, film: wp.vec2, kind: int
 
 
 @wp.func
+def splat_plate(
+    images: wp.array3d(dtype=wp.vec3), plate: wp.array3d(dtype=wp.vec3), view: int, film: wp.vec2, kind: int, size: float,
+    value: float,
+):  # fmt: skip
+    """Adds `value` times each pixel's own plate to the pixels that feel a film point: see pixel_filter.plate_adjoint_at."""
+    reach = filter_reach(kind, size)
+    for row in range(
+        wp.max(0, int(wp.ceil(film[1] - reach - 0.5))), wp.min(images.shape[1], int(wp.floor(film[1] + reach + 0.5)))
+    ):
+        by_row = density_of(kind, size, film[1] - (float(row) + 0.5))
+        for column in range(
+            wp.max(0, int(wp.ceil(film[0] - reach - 0.5))), wp.min(images.shape[2], int(wp.floor(film[0] + reach + 0.5)))
+        ):
+            by_column = density_of(kind, size, film[0] - (float(column) + 0.5))
+            if by_row * by_column > 0.0:
+                wp.atomic_add(images, view, row, column, plate[view, row, column] * (value * by_row * by_column))
+
+
+@wp.func
 def near_film(images: wp.array3d(dtype=wp.vec3), film: wp.vec2, kind: int, size: float):
     """Whether any pixel feels a film point."""
     reach = filter_reach(kind, size)

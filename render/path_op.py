@@ -175,7 +175,7 @@ class _Job:
                 continue
 
             def of_balls(t: int, view: int, first: int, sources: int = sources, count: int = count) -> list:
-                return [*common, view, first, count, sources, adjoint, sinks[t], derivatives[t]]
+                return [*common, view, first, count, sources, adjoint, refused[t], sinks[t], derivatives[t]]
 
             launch_parts(ball_shadow_kernel, self.views, count * self.balls, of_balls, self.device)
 

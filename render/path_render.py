@@ -14,7 +14,7 @@ from render.camera_projection import pack_camera
 from render.edge_guide import MOVING, wanted_motion
 from render.path_op import NUMBERS, TABLES, derive_paths, render_paths
 from render.pixel_filter import filter_option
-from render.scene import Ball, Plane, Scene, SdfBody
+from render.scene import Ball, Body, Plane, Scene, SdfBody
 from render.scene_packing import PackedScene, _ordered, pack_scene
 
 
@@ -190,7 +190,8 @@ class PathRender(nn.Module):
         primary, shadow, indirect = (given, given, given) if isinstance(given, int) else given
         if self.depth < 2:
             shadow = indirect = 0
-        lit = bool(scene.lights) or any(m.emission is not None for m in scene.materials.values())
+        lamps = any(isinstance(b, Body) and scene.materials[b.material].emission is not None for b in scene.bodies)
+        lit = bool(scene.lights) or lamps
         if not lit:
             shadow = 0
         others = [b for b in scene.bodies if isinstance(b, (Ball, Plane, SdfBody))]  # emit, but are not sampled as lamps

@@ -102,6 +102,25 @@ def adjoint_at(image_adjoint: wp.array3d(dtype=wp.vec3), view: int, film: wp.vec
     return total
 
 
+@wp.func
+def plate_adjoint_at(
+    image_adjoint: wp.array3d(dtype=wp.vec3), plate: wp.array3d(dtype=wp.vec3), view: int, film: wp.vec2, kind: int, size: float
+):
+    """sum over pixels of (d loss / d I_ij) . plate_ij w(p - c_ij): a plate is a number a pixel, whatever the filter reaches."""
+    reach = filter_reach(kind, size)
+    total = float(0.0)
+    for row in range(
+        wp.max(0, int(wp.ceil(film[1] - reach - 0.5))), wp.min(image_adjoint.shape[1], int(wp.floor(film[1] + reach + 0.5)))
+    ):
+        by_row = density_of(kind, size, film[1] - (float(row) + 0.5))
+        for column in range(
+            wp.max(0, int(wp.ceil(film[0] - reach - 0.5))), wp.min(image_adjoint.shape[2], int(wp.floor(film[0] + reach + 0.5)))
+        ):
+            by_column = density_of(kind, size, film[0] - (float(column) + 0.5))
+            total += wp.dot(image_adjoint[view, row, column], plate[view, row, column]) * (by_row * by_column)
+    return total
+
+
 def filter_option(name: str, kind: str, size: float | None = None) -> tuple[int, float]:
     """(kind, size) for the kernels from a filter's name, and its size [film px], or the customary one.
 

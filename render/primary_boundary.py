@@ -33,12 +33,12 @@ from render.camera_projection import (
 )
 from render.edge_guide import EdgeDraw, guided_place
 from render.edge_sampling import CREASE, NOTHING, add_edge_gradient, choose_edge, edge_at, sight_of
-from render.gradient_sink import FORWARD, PILOT, Sink, collect, deposit, near_film, splat
+from render.gradient_sink import FORWARD, PILOT, Sink, collect, deposit, near_film, splat, splat_plate
 from render.hits import barycentric, closest
 from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient
 from render.path_radiance import radiance
-from render.pixel_filter import adjoint_at
+from render.pixel_filter import adjoint_at, plate_adjoint_at
 from render.placing import point_velocity, to_world
 from render.reversible import reversible
 from render.scene_data import (
@@ -93,17 +93,21 @@ def seen_face(scene: SceneNumbers, tables: SceneTables, view: int, world: int, m
 
 
 @wp.func
+def sees_plate(scene: SceneNumbers, film: FilmPlan, hit: Hit):
+    return wp.where(film.shows == RADIANCE and hit.kind == MISSED and scene.plate.shape[1] > 0, 1, 0)
+
+
+@wp.func
 def side_radiance(
     scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
-    hit: Hit, o: wp.vec3, d: wp.vec3, row: int, column: int, seed: wp.uint32,
+    hit: Hit, o: wp.vec3, d: wp.vec3, seed: wp.uint32,
 ):  # fmt: skip
-    """What the camera sees at a hit, or behind everything: radiance, or what `film.shows` says."""
+    """What the camera sees at a hit, or behind everything: radiance, or what `film.shows` says; 0 for the plate, which is not
+    one value but one a pixel (`sees_plate`)."""
     value = wp.vec3(0.0, 0.0, 0.0)
     if film.shows != RADIANCE:
         value = shown_value(scene, tables, film, view, world, moment, hit, o, d)
-    elif hit.kind == MISSED and scene.plate.shape[1] > 0:
-        value = scene.plate[view, wp.clamp(row, 0, film.height - 1), wp.clamp(column, 0, film.width - 1)]
-    else:
+    elif sees_plate(scene, film, hit) == 0:
         value = radiance(scene, tables, film, tracer, view, world, moment, hit, o, d, 1, 1, seed)
     return value
 
@@ -202,8 +206,7 @@ def primary_boundary_kernel(
     normal = wp.vec2(along[1], -along[0]) / length
     side = wp.where(wp.dot(normal, film_velocity(point, sight.outward, camera)) > 0.0, 1.0, -1.0)
     slack = 1.0e-4 + 1.0e-2 * wp.length(edge.b - edge.a) / wp.length(toward)
-    row = int(wp.floor(pixel[1]))
-    column = int(wp.floor(pixel[0]))
+    on_plate = int(0)
     light_seed = wp.rand_init(int(state), 1)
     near, near_place = seen_face(scene, tables, view, world, moment, sight.near_face, point)
     outer = wp.vec3(0.0, 0.0, 0.0)
@@ -212,7 +215,7 @@ def primary_boundary_kernel(
         if front.t < 1.0 - slack and not (front.kind == FACE and (front.index == edge.face0 or front.index == edge.face1)):
             return
         far, far_place = seen_face(scene, tables, view, world, moment, sight.far_face, point)
-        outer = side_radiance(scene, tables, film, tracer, view, world, moment, far, o, far_place - o, row, column, light_seed)
+        outer = side_radiance(scene, tables, film, tracer, view, world, moment, far, o, far_place - o, light_seed)
     else:
         offset = wp.max(side_offset * wp.min(1.0 / film.scale, length), 1.0e-6 * camera[12])
         beside = at + normal * (side * offset)
@@ -222,16 +225,19 @@ def primary_boundary_kernel(
         behind = closest(scene, tables, tracer, view, world, moment, o_beside, d_beside)
         if behind.t < 1.0 - slack:
             return
+        on_plate = sees_plate(scene, film, behind)
         outer = side_radiance(
-            scene, tables, film, tracer, view, world, moment, behind, o_beside, d_beside, row, column,
+            scene, tables, film, tracer, view, world, moment, behind, o_beside, d_beside,
             wp.rand_init(int(state), 2),
         )  # fmt: skip
-    inner = side_radiance(scene, tables, film, tracer, view, world, moment, near, o, near_place - o, row, column, light_seed)
+    inner = side_radiance(scene, tables, film, tracer, view, world, moment, near, o, near_place - o, light_seed)
 
     # 3. the weight, and the gradient of weight . film point
     jump = float(1.0)
     if adjoint.shape[0] > 0:
         jump = wp.dot(inner - outer, h)
+        if on_plate != 0:
+            jump -= plate_adjoint_at(adjoint, scene.plate, view, pixel, film.filter_kind, film.filter_size)
     # (minus side) - (plus side), outer being on the plus side if side > 0
     weight = normal * (jump * side * length * film.scale * film.scale / (density * float(draw.count) * determinant))
     sink.slot = wp.tid() % sink.totals.shape[0]
@@ -240,7 +246,10 @@ def primary_boundary_kernel(
     at_blend = add_edge_gradient(scene, tables, sink, view, world, moment, instance, chosen, g_point * (1.0 - s), g_point * s)
     add_time_gradient(sink, film, view, at, u, at_blend)
     if sink.forward == FORWARD:
-        splat(derivative, view, pixel, film.filter_kind, film.filter_size, (inner - outer) * collect(sink))
+        moved = collect(sink)
+        splat(derivative, view, pixel, film.filter_kind, film.filter_size, (inner - outer) * moved)
+        if on_plate != 0:
+            splat_plate(derivative, scene.plate, view, pixel, film.filter_kind, film.filter_size, -moved)
     elif sink.forward == PILOT:
         size = wp.abs(collect(sink))
         if adjoint.shape[0] == 0:

@@ -24,7 +24,7 @@ from render.intersector import Intersector
 from render.lights import light_value, sample_light
 from render.path_adjoint import add_time_gradient, ray_along
 from render.path_radiance import SHADOW_END, facing_normal, film_point, film_sample
-from render.primary_boundary import side_radiance
+from render.primary_boundary import sees_plate, side_radiance
 from render.reversible import calls_gradients
 from render.scene_data import (
     DIRECTIONAL,
@@ -160,24 +160,13 @@ def sdf_boundary_kernel(
             rim = closest(scene, tables, tracer, view, world, moment, o, inside)
             if rim.kind == SDF:
                 outer = side_radiance(
-                    scene,
-                    tables,
-                    film,
-                    tracer,
-                    view,
-                    world,
-                    moment,
-                    hit,
-                    o,
-                    d,
-                    row,
-                    column,
-                    wp.rand_init(int(state), 4 * k + 1),
+                    scene, tables, film, tracer, view, world, moment, hit, o, d, wp.rand_init(int(state), 4 * k + 1)
                 )
+                if sees_plate(scene, film, hit) != 0:
+                    outer = scene.plate[view, row, column]
                 inner = side_radiance(
-                    scene, tables, film, tracer, view, world, moment, rim, o, inside, row, column,
-                    wp.rand_init(int(state), 4 * k + 2),
-                )  # fmt: skip
+                    scene, tables, film, tracer, view, world, moment, rim, o, inside, wp.rand_init(int(state), 4 * k + 2)
+                )
                 weight = share * band_weight(passed.least, width)
                 if sink.forward == 0:
                     weight = wp.dot(outer - inner, h) * band_weight(passed.least, width)

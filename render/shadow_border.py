@@ -82,7 +82,7 @@ def draw_source(
     scene: SceneNumbers, tables: SceneTables, view: int, world: int, moment: Moment, sources: int, u0: float, u1: float,
     u2: float,
 ):  # fmt: skip
-    """A lamp's point, a light, or (sources = 1) a direction, with `weight` = 1 / density."""
+    """A lamp's point, a light, or (sources = 1) a direction, with `weight` = 1 / density; kind -1: there is none."""
     sample = LightSample()
     sample.kind = -1
     if sources == 1:
@@ -94,6 +94,8 @@ def draw_source(
         return sample
     has_lamps = wp.where(tables.lamps.shape[0] > 0, 1, 0)
     groups = source_groups(tables)
+    if groups == 0:
+        return sample
     place = u0 * float(groups)
     group = wp.min(int(place), groups - 1)
     if group < has_lamps:
@@ -145,6 +147,8 @@ def border_at(
     edge = edge_at(scene, tables, view, world, moment, chosen)
     e = edge.a + (edge.b - edge.a) * s
     source = draw_source(scene, tables, view, world, moment, sources, u0, u1, u2)
+    if source.kind < 0:
+        return border
     o, d = light_ray(source.kind, source.a, source.b, source.c, source.u, source.v, e)
     way = wp.length(d)
     if way <= 0.0:

@@ -93,7 +93,8 @@ def reverse_mode(render: PathRender, build, value: Tensor, size: int, seeds: int
     for seed in range(seeds):
         leaf = value.clone().requires_grad_(True)
         given = build(leaf)
-        (w * render(given["scene"], given["camera"], film(size), seed=seed)[0]).mean().backward()
+        shown = render(given["scene"], given["camera"], film(size), given.get("shutter"), seed=seed, plate=given.get("plate"))
+        (w * shown[0]).mean().backward()
         found.append(leaf.grad.numpy().copy())
     return mean_and_error(found)
 
