@@ -13,8 +13,8 @@ that of its derivative, and means of pixels have less of both.
 
 Phases go from coarse film pixels to fine ones. In the first the teapot keeps still until the light is about right; else it
 turns to make up for what the light lacks, and stays turned. The answer is the mean over the last phase's second half.
-The descent is local and its gradient noisy: with another `seed` it can end at a wrong turn (seed 1: 33 degrees off). The
-metrics tell: the bounds of `expected` do not hold then.
+The descent is local and its gradient noisy: it can end at a wrong turn (as it did with one seed where the second phase was
+shorter and coarser). The metrics tell: the bounds of `expected` do not hold then.
 
 Command: `diffvc run experiment=teapot_room` (`task.views=1`: from one picture).
 
