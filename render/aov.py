@@ -29,7 +29,7 @@ from render.gradient_sink import PILOT, REVERSE, Sink, deposit
 from render.hits import closest
 from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient, ray_along
-from render.path_op import NUMBERS, SHARED, _Job
+from render.path_op import NUMBERS, SHARED, PathJob
 from render.path_radiance import film_point, film_sample
 from render.reversible import calls_gradients
 from render.scene_data import (
@@ -241,7 +241,7 @@ def render_aovs(
 ):
     """Images (view, row, column, 3): (depth, mask, 0), position, normal, albedo, (motion, 0); and what the pixels' centres show
     (view, row, column): the face, or the count of faces plus the sphere (the SDF comes behind them); -1: nothing."""
-    job = _Job(
+    job = PathJob(
         SimpleNamespace(**locals()), film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment,
         meshes=meshes,
     )  # fmt: skip
@@ -258,7 +258,7 @@ def render_aovs(
 def _render_aovs_adjoint(
     inputs, outputs, *, film, instances, tree_faces, has_environment, meshes, boundary_samples, side_offset, wanted
 ):
-    job = _Job(inputs, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
+    job = PathJob(inputs, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
     own = [{name: getattr(inputs, name).grad for name in NUMBERS}]
     own += [{name: wp.zeros_like(array) for name, array in own[0].items()} for _ in range(thread_count(job.device) - 1)]
     sinks = job.sinks(own, REVERSE)

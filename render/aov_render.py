@@ -13,7 +13,7 @@ from render.edge_guide import wanted_motion
 from render.path_op import NUMBERS, TABLES
 from render.path_render import PathRender, step_back
 from render.scene import Ball, Body, Plane, Scene, SdfBody
-from render.scene_packing import _ordered
+from render.scene_packing import ordered_bodies
 
 
 class Aovs(NamedTuple):
@@ -72,12 +72,12 @@ class AovRender(nn.Module):
         frame_interval: float = 1.0,
         node_interval: float = 1.0,
     ) -> Aovs:
-        numbers, packed = self.paths._pack(scene, camera, film, shutter, None)
-        wanted = wanted_motion(_ordered(scene.bodies), numbers)
-        options = self.paths._options(packed, scene, film, frame_interval, node_interval, wanted)
+        numbers, packed = self.paths.pack(scene, camera, film, shutter, None)
+        wanted = wanted_motion(ordered_bodies(scene.bodies), numbers)
+        options = self.paths.options(packed, scene, film, frame_interval, node_interval, wanted)
         options["film"] += (("motion_time", self.motion_time),)
         form, position, normal, albedo, motion, found = render_aovs(
-            *(numbers[name] for name in NUMBERS), self.paths._seeds(seed, packed.views, camera),
+            *(numbers[name] for name in NUMBERS), self.paths.seeds(seed, packed.views, camera),
             *(packed.tables[name] for name in TABLES), **options,
         )  # fmt: skip
         body_of = _body_numbers(scene, found.device)
@@ -91,7 +91,7 @@ class AovRender(nn.Module):
 def _body_numbers(scene: Scene, device: torch.device) -> Tensor:
     """Number in Scene.bodies of each face, sphere and SDF, in the order in which they are packed."""
     number_of = {id(body): number for number, body in enumerate(scene.bodies)}
-    ordered = [body for kind in (Body, Plane, Ball, SdfBody) for body in _ordered(scene.bodies) if isinstance(body, kind)]
+    ordered = [body for kind in (Body, Plane, Ball, SdfBody) for body in ordered_bodies(scene.bodies) if isinstance(body, kind)]
     counts = [len(body.mesh.faces) if isinstance(body, Body) else 1 for body in ordered]
     numbers = torch.tensor([number_of[id(body)] for body in ordered], dtype=torch.int32, device=device)
     return numbers.repeat_interleave(torch.tensor(counts, device=device))

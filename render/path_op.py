@@ -56,7 +56,7 @@ def _numbers(arrays: dict[str, wp.array]) -> SceneNumbers:
     return numbers
 
 
-class _Job:
+class PathJob:
     """What all passes have in common."""
 
     def __init__(self, inputs: Any, *, film: tuple, instances: int, tree_faces: int, has_environment: bool, meshes: bool):
@@ -239,7 +239,7 @@ def render_paths(
     wanted: tuple,
 ):
     """Images (view, row, column, 3). The leading axis is the view; worlds serve a run of views each."""
-    job = _Job(
+    job = PathJob(
         SimpleNamespace(**locals()), film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment,
         meshes=meshes,
     )  # fmt: skip
@@ -253,7 +253,7 @@ def render_paths(
 def _render_paths_adjoint(
     inputs, outputs, *, film, instances, tree_faces, has_environment, meshes, boundary_samples, side_offset, wanted
 ):
-    job = _Job(inputs, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
+    job = PathJob(inputs, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
     own = [{name: getattr(inputs, name).grad for name in NUMBERS}]
     own += [{name: wp.zeros_like(array) for name, array in own[0].items()} for _ in range(thread_count(job.device) - 1)]
     nothing = wp.empty((0, 0, 0), dtype=wp.vec3, device=job.device)
@@ -322,7 +322,7 @@ def derive_paths(
 ):
     """Derivative of the images while every number moves along its d_: (view, row, column, 3)."""
     given = SimpleNamespace(**locals())
-    job = _Job(given, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
+    job = PathJob(given, film=film, instances=instances, tree_faces=tree_faces, has_environment=has_environment, meshes=meshes)
     images = scratch((job.views, job.film.height, job.film.width), wp.vec3, requires_grad=False)
     threads = thread_count(job.device)
     direction = {name: getattr(given, f"d_{name}") for name in NUMBERS}

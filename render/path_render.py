@@ -15,7 +15,7 @@ from render.edge_guide import MOVING, wanted_motion
 from render.path_op import NUMBERS, TABLES, derive_paths, render_paths
 from render.pixel_filter import filter_option
 from render.scene import Ball, Body, Plane, Scene, SdfBody
-from render.scene_packing import PackedScene, _ordered, pack_scene
+from render.scene_packing import PackedScene, ordered_bodies, pack_scene
 
 
 def _warn_black(images: Tensor) -> None:
@@ -109,12 +109,12 @@ class PathRender(nn.Module):
         frame_interval: float = 1.0,
         node_interval: float = 1.0,
     ) -> Tensor:
-        numbers, packed = self._pack(scene, camera, film, shutter, plate)
-        wanted = wanted_motion(_ordered(scene.bodies), numbers)
+        numbers, packed = self.pack(scene, camera, film, shutter, plate)
+        wanted = wanted_motion(ordered_bodies(scene.bodies), numbers)
         images = render_paths(
-            *(numbers[name] for name in NUMBERS), self._seeds(seed, packed.views, camera),
+            *(numbers[name] for name in NUMBERS), self.seeds(seed, packed.views, camera),
             *(packed.tables[name] for name in TABLES),
-            **self._options(packed, scene, film, frame_interval, node_interval, wanted),
+            **self.options(packed, scene, film, frame_interval, node_interval, wanted),
         )  # fmt: skip
         _warn_black(images)
         return images
@@ -133,7 +133,7 @@ class PathRender(nn.Module):
             along = torch.ones_like(value) if direction is None else direction
             given = build(forward_ad.make_dual(value.detach(), along))
             scene, camera = given["scene"], given["camera"]
-            numbers, packed = self._pack(scene, camera, film, given.get("shutter"), given.get("plate"))
+            numbers, packed = self.pack(scene, camera, film, given.get("shutter"), given.get("plate"))
             parts = {name: forward_ad.unpack_dual(tensor) for name, tensor in numbers.items()}
             primal = {name: part.primal.contiguous() for name, part in parts.items()}
             tangent = {
@@ -141,16 +141,17 @@ class PathRender(nn.Module):
                 for name, part in parts.items()
             }
             wanted = tuple((name, None) for name in MOVING if parts[name].tangent is not None)
-            seeds = self._seeds(seed, packed.views, camera)
+            seeds = self.seeds(seed, packed.views, camera)
             tables = [forward_ad.unpack_dual(packed.tables[name]).primal.contiguous() for name in TABLES]
         return derive_paths(
             *(primal[name] for name in NUMBERS), seeds, *tables, *(tangent[name] for name in NUMBERS),
-            **self._options(packed, scene, film, frame_interval, node_interval, wanted),
+            **self.options(packed, scene, film, frame_interval, node_interval, wanted),
         )  # fmt: skip
 
-    def _pack(
+    def pack(
         self, scene: Scene, camera: Camera, film: Film, shutter: Shutter | None, plate: Tensor | None
     ) -> tuple[dict[str, Tensor], PackedScene]:
+        """The numbers that carry gradient, cameras among them, and the rest of a scene, as kernels take them."""
         packed = pack_scene(scene, camera, shutter, plate, film)
         cameras = pack_camera(camera, packed.views, film)
         if camera.orthographic:  # the picture does not change when the camera steps back along its axis
@@ -159,13 +160,15 @@ class PathRender(nn.Module):
         return {"cameras": cameras, **packed.numbers}, packed
 
     @staticmethod
-    def _seeds(seed: int | Tensor, views: int, camera: Camera) -> Tensor:
+    def seeds(seed: int | Tensor, views: int, camera: Camera) -> Tensor:
+        """One seed a view, int32 (view,)."""
         seeds = seed if isinstance(seed, Tensor) else torch.tensor([int(seed)], dtype=torch.int32)
         return seeds.to(device=camera.position.device, dtype=torch.int32).expand(views).contiguous()
 
-    def _options(
+    def options(
         self, packed: PackedScene, scene: Scene, film: Film, frame_interval: float, node_interval: float, wanted: tuple
     ) -> dict[str, Any]:
+        """What the ops take by name; wanted: see `render.edge_guide.wanted_motion`."""
         plan = (
             ("origin", (float(film.left), float(film.top))), ("frame", (float(film.width), float(film.height))),
             ("scale", float(film.scale)), ("height", int(film.rows)), ("width", int(film.columns)),

@@ -35,7 +35,7 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
     if not scene.bodies:
         raise UserError("Scene.bodies: expected at least one body, got none; remedy: add one, an empty scene shows nothing")
     materials, rows = check_materials(scene)
-    bodies = _ordered(scene.bodies)
+    bodies = ordered_bodies(scene.bodies)
     meshes = [b for b in bodies if isinstance(b, Body)]
     planes = [b for b in bodies if isinstance(b, Plane)]
     balls = [b for b in bodies if isinstance(b, Ball)]
@@ -147,7 +147,7 @@ def _sdf_frame(solids: list[SdfBody], device: torch.device) -> Tensor:
     return parts[0].to(device) if parts else torch.zeros(0, device=device)
 
 
-def _ordered(bodies: Sequence) -> list:
+def ordered_bodies(bodies: Sequence) -> list:
     """Meshes that do not move, meshes that move, then planes and balls."""
 
     def rank(body: object) -> int:
