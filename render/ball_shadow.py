@@ -9,7 +9,7 @@ from render.boundary_walk import instance_of, material_velocity, met_point, pull
 from render.bsdf import bsdf_cos
 from render.camera_projection import NEAR, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
 from render.gradient_sink import Sink, collect, deposit, near_film, splat
-from render.hits import FAR, blocked, closest, offset_origin
+from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import LightSample, light_value
 from render.path_adjoint import add_time_gradient
@@ -35,7 +35,7 @@ from render.scene_data import (
     moment_at,
     sample_time,
 )
-from render.shadow_border import SIDE, draw_source, shadow_velocity
+from render.shadow_border import draw_source, shadow_velocity, way_back
 from render.surface import Surface, add_corner_gradients, surface_of
 
 
@@ -183,13 +183,12 @@ def ball_border_drift(
 @wp.func
 def light_jump(
     scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
-    sources: int, ball: int, beside: wp.vec3, rim: wp.vec3, direction: wp.vec3, toward: wp.vec3, back: float,
-    seed: wp.uint32,
+    sources: int, ball: int, beside: wp.vec3, rim: wp.vec3, toward: wp.vec3, back: wp.vec3, reach: float, seed: wp.uint32,
 ):  # fmt: skip
     """sources = 1: radiance from past the outline less that of the ball beside it; 0: (1, 1, 1) where the light comes past."""
     jump = wp.vec3(0.0, 0.0, 0.0)
     if sources == 0:
-        if not blocked(scene, tables, tracer, view, world, moment, beside, -direction, back):
+        if not blocked(scene, tables, tracer, view, world, moment, beside, back, reach):
             jump = wp.vec3(1.0, 1.0, 1.0)
     else:
         behind = closest(scene, tables, tracer, view, world, moment, beside, toward)
@@ -287,10 +286,10 @@ def ball_shadow_kernel(
     if sources == 1:
         toward = -direction
     radius = scene.spheres[world, ball][3]
+    back, reach = way_back(border.beside, border.o, direction, border.parallel)
     from_light = light_jump(
         scene, tables, film, tracer, view, world, border.moment, sources, ball, border.beside,
-        on_ball(border.e, border.center, radius, -toward), direction, toward,
-        wp.where(border.parallel == 0, wp.length(border.d) * (1.0 - SIDE), FAR), wp.rand_init(int(state), 1),
+        on_ball(border.e, border.center, radius, -toward), toward, back, reach, wp.rand_init(int(state), 1),
     )  # fmt: skip
     lit = wp.vec3(0.0, 0.0, 0.0)
     if sources == 1:

@@ -18,7 +18,7 @@ from render.gradient_sink import Sink, collect, deposit
 from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import environment_density, heuristic, lamp_density, light_share, sample_light
-from render.path_radiance import SHADOW_END, facing_normal, film_point, film_sample, is_lamp, survival
+from render.path_radiance import facing_normal, film_point, film_sample, is_lamp, shadow_ray, survival
 from render.reversible import calls_gradients
 from render.scene_data import (
     ALBEDO,
@@ -117,10 +117,8 @@ def trace_materials(
         if sample.kind >= 0:
             own = bsdf_pdf(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, sample.direction)
             if own > 0.0:  # the material reflects from there
-                start = offset_origin(s.position, s.normal, sample.direction)
-                if not blocked(
-                    scene, tables, tracer, view, world, moment, start, sample.direction, sample.distance * SHADOW_END
-                ):
+                start, toward, reach = shadow_ray(s.position, s.normal, sample)
+                if not blocked(scene, tables, tracer, view, world, moment, start, toward, reach):
                     vertex.light = sample.kind
                     vertex.light_index = sample.index
                     vertex.light_u = sample.u

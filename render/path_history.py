@@ -6,7 +6,7 @@ from render.bsdf import bsdf_cos, bsdf_pdf, bsdf_sample
 from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import environment_density, fill_light, heuristic, lamp_density, sample_light
-from render.path_radiance import SHADOW_END, facing_normal, survival
+from render.path_radiance import facing_normal, shadow_ray, survival
 from render.scene_data import FACE, LAMP, MISSED, FilmPlan, Hit, Moment, SceneNumbers, SceneTables
 from render.surface import emits, surface_of
 
@@ -96,11 +96,9 @@ def trace_path(
             scene, tables, view, world, moment, s.position, n, wp.randf(state), wp.randf(state), wp.randf(state)
         )
         if sample.kind >= 0:
-            start = offset_origin(s.position, s.normal, sample.direction)
+            start, toward, reach = shadow_ray(s.position, s.normal, sample)
             if s.two_sided != 0 or wp.dot(s.normal, sample.direction) > 0.0:
-                if not blocked(
-                    scene, tables, tracer, view, world, moment, start, sample.direction, sample.distance * SHADOW_END
-                ):
+                if not blocked(scene, tables, tracer, view, world, moment, start, toward, reach):
                     vertex.light = sample.kind
                     vertex.light_index = sample.index
                     vertex.light_u = sample.u

@@ -14,11 +14,13 @@ from render.bsdf import bsdf_cos, bsdf_pdf, bsdf_sample
 from render.camera_projection import origin_of, ray_found, undistort
 from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
-from render.lights import environment_density, heuristic, lamp_density, light_share, sample_light
+from render.lights import LightSample, environment_density, heuristic, lamp_density, light_share, sample_light
 from render.pixel_filter import filter_sample
 from render.scene_data import (
     FACE,
+    LAMP,
     MISSED,
+    POINT,
     FilmPlan,
     Hit,
     Moment,
@@ -41,6 +43,20 @@ UNIT = wp.constant(1.0 / 4294967296.0)  # 2^-32
 def facing_normal(n: wp.vec3, wi: wp.vec3):
     """The normal on the side of wi."""
     return n * wp.where(wp.dot(n, wi) >= 0.0, 1.0, -1.0)
+
+
+@wp.func
+def shadow_ray(x: wp.vec3, n: wp.vec3, sample: LightSample):
+    """Origin, direction and length of the ray that asks whether a light is seen: from beside the surface, aimed anew at the
+    light's point, so that it ends short of it also where it arrives at a grazing angle."""
+    start = offset_origin(x, n, sample.direction)
+    toward = sample.direction
+    reach = sample.distance
+    if sample.kind == LAMP or sample.kind == POINT:
+        way = x + sample.direction * sample.distance - start
+        reach = wp.length(way)
+        toward = way / reach
+    return start, toward, reach * SHADOW_END
 
 
 @wp.func
@@ -124,10 +140,8 @@ def path_radiance(
                 if sample.density > 0.0:
                     own = bsdf_pdf(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, sample.direction)
                     value = value * heuristic(sample.density, own)
-                start = offset_origin(s.position, s.normal, sample.direction)
-                if not blocked(
-                    scene, tables, tracer, view, world, moment, start, sample.direction, sample.distance * SHADOW_END
-                ):
+                start, toward, reach = shadow_ray(s.position, s.normal, sample)
+                if not blocked(scene, tables, tracer, view, world, moment, start, toward, reach):
                     total += value
         wo = bsdf_sample(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wp.randf(state), wp.randf(state))
         density = bsdf_pdf(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, wo)

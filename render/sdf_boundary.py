@@ -19,11 +19,11 @@ import warp as wp
 
 from render.camera_projection import depth_of, origin_of, ray_of, undistort
 from render.gradient_sink import Sink, collect, deposit
-from render.hits import closest, offset_origin
+from render.hits import closest
 from render.intersector import Intersector
 from render.lights import light_value, sample_light
 from render.path_adjoint import add_time_gradient, ray_along
-from render.path_radiance import SHADOW_END, facing_normal, film_point, film_sample
+from render.path_radiance import facing_normal, film_point, film_sample, shadow_ray
 from render.primary_boundary import sees_plate, side_radiance
 from render.reversible import calls_gradients
 from render.scene_data import (
@@ -191,18 +191,17 @@ def sdf_boundary_kernel(
                     sample.kind, s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, s.position, wi, sample.a,
                     sample.b, sample.c, sample.u, sample.v, sample.radiance,
                 )  # fmt: skip
-                start = offset_origin(s.position, s.normal, sample.direction)
-                reach = sample.distance * SHADOW_END
+                start, toward, reach = shadow_ray(s.position, s.normal, sample)
                 if wp.dot(value, value) > 0.0:
                     passing = march_sdf(
                         scene, tables, world, sdf_ray(scene, tables, view, moment, start, 1),
-                        sdf_ray(scene, tables, view, moment, sample.direction, 0), reach,
+                        sdf_ray(scene, tables, view, moment, toward, 0), reach,
                     )  # fmt: skip
                     gap = band / (film.scale * camera[12])
                     if camera[21] == 0.0:
                         gap = gap * wp.max(depth_of(s.position, camera), 1.0e-6)
                     if passing.least < gap and passing.t > reach:
-                        free = closest(scene, tables, tracer, view, world, moment, start, sample.direction)
+                        free = closest(scene, tables, tracer, view, world, moment, start, toward)
                         if free.t > reach:
                             end = sample.direction
                             t = passing.t_least

@@ -16,7 +16,7 @@ from render.boundary_walk import (
 )
 from render.camera_projection import NEAR, depth_of, film_of, origin_of, undistort
 from render.edge_sampling import CREASE, NOTHING, Edge, Sight, edge_at, sight_of
-from render.hits import closest
+from render.hits import FAR, closest
 from render.intersector import Intersector
 from render.lights import LightSample, choose_lamp, fill_light, lamp_share
 from render.reversible import reversible
@@ -69,6 +69,19 @@ def shadow_velocity(o: wp.vec3, e: wp.vec3, x: wp.vec3, n: wp.vec3, direction: w
     if parallel == 0:
         stretch = wp.length(x - o) / wp.max(wp.length(e - o), 1.0e-30)
     return (v - direction * (wp.dot(n, v) / wp.dot(n, direction))) * stretch
+
+
+@wp.func
+def way_back(beside: wp.vec3, o: wp.vec3, direction: wp.vec3, parallel: int):
+    """Direction and length of the ray from beside a rim to the light at o; it ends short of the light."""
+    back = -direction
+    reach = float(FAR)
+    if parallel == 0:
+        way = o - beside
+        length = wp.length(way)
+        back = way / length
+        reach = length * (1.0 - 2.0 * SIDE)
+    return back, reach
 
 
 @wp.func

@@ -29,7 +29,7 @@ from render.camera_projection import film_velocity, unfolded
 from render.edge_guide import EdgeDraw, cell_of, guided_place
 from render.edge_sampling import CREASE, add_edge_gradient, choose_edge, lattice
 from render.gradient_sink import FORWARD, PILOT, Sink, collect, deposit, near_film, splat
-from render.hits import FAR, blocked, closest, offset_origin
+from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import light_value
 from render.path_adjoint import add_time_gradient
@@ -57,13 +57,13 @@ from render.scene_data import (
     sample_time,
 )
 from render.shadow_border import (
-    SIDE,
     Border,
     border_at,
     border_drift,
     border_velocity,
     light_ray_along,
     source_groups,
+    way_back,
 )
 from render.surface import add_corner_gradients
 
@@ -199,10 +199,8 @@ def shadow_boundary_kernel(
         )  # fmt: skip
         if wp.dot(lit, lit) == 0.0:
             return
-        back = FAR
-        if border.parallel == 0:
-            back = wp.length(border.d) * (1.0 - 2.0 * SIDE)
-        if blocked(scene, tables, tracer, view, world, border.moment, border.beside, -direction, back):
+        back, reach = way_back(border.beside, border.o, direction, border.parallel)
+        if blocked(scene, tables, tracer, view, world, border.moment, border.beside, back, reach):
             return
     else:
         toward = -direction

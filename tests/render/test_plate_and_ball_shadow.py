@@ -6,7 +6,7 @@ import torch
 from dvc.records import Mesh, SdfGrid, Shutter
 from render.path_render import PathRender
 from render.scene import Ball, Body, DirectionalLight, Material, Plane, Poses, Scene, SdfBody
-from tests.render.ray_scenes import agree, both_modes, difference, from_above, quad, row
+from tests.render.ray_scenes import agree, both_modes, difference, film, from_above, quad, reverse_mode, row, weights
 
 SIZE = 8
 PLATE = torch.rand(1, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
@@ -80,3 +80,41 @@ def test_a_ball_that_shines_alone():
     d, d_error = difference(PathRender(16384, 2), build, torch.zeros(1), SIZE, 0.1, 4)
     agree(r, r_error, d, d_error, slack=0.02)
     agree(f, f_error, d, d_error, slack=0.02)
+
+
+def test_a_lamp_that_shines_at_a_grazing_angle():
+    """A strip that hangs upright beside the film lights the floor along its own plane: by quadrature, value and derivative."""
+    tilt = 0.02
+    lamp = torch.tensor([[-1.2, -0.8, 0.3], [-1.2, 0.8, 0.3], [1.2, 0.8, 0.3 + 2.4 * tilt], [1.2, -0.8, 0.3 + 2.4 * tilt]])
+    lamp = Mesh((lamp + torch.tensor([-2.4, 0.0, 0.0]))[None], torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32))
+    size, albedo = 4, 0.6
+
+    def build(p):
+        floor = quad((0, 0, 0), (1.2, 0, 0), (0, 1.2, 0))
+        floor = Mesh(floor.vertices + p[0] * torch.tensor([0.0, 0.0, 1.0]), floor.faces)
+        materials = {"floor": Material((albedo,) * 3), "lamp": Material((0.0, 0, 0), emission=row(1, 1, 1))}
+        return {"scene": Scene([Body(floor, "floor"), Body(lamp, "lamp")], materials), "camera": from_above(size)}
+
+    a, b, c = lamp.vertices[0, 0].double(), lamp.vertices[0, 1].double(), lamp.vertices[0, 3].double()
+    s, t = torch.meshgrid(*[(torch.arange(96, dtype=torch.float64) + 0.5) / 96] * 2, indexing="ij")
+    y = a + s[..., None] * (c - a) + t[..., None] * (b - a)
+    normal = torch.linalg.cross(b - a, c - a)
+    area, normal = float(normal.norm()), normal / normal.norm()
+    height = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    x = (torch.arange(16, dtype=torch.float64) + 0.5) / 8.0 - 1.0
+    rows = []
+    for place in x:
+        places = torch.stack([place.expand(16), x, height.expand(16)], dim=1)
+        way = y.reshape(-1, 1, 3) - places
+        square = (way**2).sum(dim=2)
+        rows.append((way[..., 2] * (-(way * normal).sum(dim=2)).clamp_min(0.0) / square**2).mean(dim=0))
+    shown = torch.stack(rows, dim=1).flip(0) * area * albedo / torch.pi  # rows downwards, columns to the right
+    w = weights(size).double().mean(dim=2).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    truth = (w * shown).mean()
+    (slope,) = torch.autograd.grad(truth, height)
+    with torch.no_grad():
+        given = build(torch.zeros(1))
+        image = PathRender(16384, 2)(given["scene"], given["camera"], film(size))[0]
+    assert float((weights(size) * image).mean()) == pytest.approx(float(truth), rel=0.01)
+    r, r_error = reverse_mode(PathRender(4096, 2), build, torch.zeros(1), size, 6)
+    agree(r, r_error, [float(slope)], 0.0, slack=0.01)
