@@ -1,4 +1,4 @@
-"""Boundary terms against differences: a plate behind an edge under every filter, shadows of balls, a lamp at a grazing angle."""
+"""Boundary terms against differences: plates behind edges under every filter, shadows of balls, a lamp at a grazing angle."""
 
 import pytest
 import torch
