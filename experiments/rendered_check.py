@@ -22,13 +22,17 @@ FIRST_SEED = 50
 
 
 def check_rendered(
-    pipeline: Pipeline, output: str, context: Mapping[str, Any], *, seeds: int = 8, step: float = 0.03
-) -> list[CheckRow]:
+    pipeline: Pipeline, output: str, context: Mapping[str, Any], *, seeds: int = 8, step: float = 0.03,
+    steps: Mapping[str, float] | None = None,
+) -> list[CheckRow]:  # fmt: skip
     """Every number of every declared parameter.
 
-    Arguments: output: the residual; step: of the differences, in unbounded numbers.
+    Arguments: output: the residual; step: of the differences, in unbounded numbers; steps: by label, where a number moves the
+        picture so little that within `step` hardly a sample meets something else: few seeds then show neither the difference
+        nor its noise.
     """
     vector = ParameterVector(pipeline)
+    sizes = [(steps or {}).get(label, step) for label in vector.labels]
     point = vector.gather()[:1]
     with torch.no_grad():
         fixed = pipeline([output], context={**context, "seed": FIRST_SEED - 1})[output].double()
@@ -44,9 +48,10 @@ def check_rendered(
         analytic[s] = leaf.grad[0] if leaf.grad is not None else 0.0
         with torch.no_grad():
             for j in range(vector.size):
-                along = step * torch.eye(vector.size)[j]
+                width = sizes[j]
+                along = width * torch.eye(vector.size)[j]
                 sides = [contracted(point + sign * along, FIRST_SEED + seeds + s) for sign in (1.0, -1.0)]
-                numeric[s, j] = float(sides[0] - sides[1]) / (2.0 * step)
+                numeric[s, j] = float(sides[0] - sides[1]) / (2.0 * width)
     rows = []
     for j, label in enumerate(vector.labels):
         a, n = float(analytic[:, j].mean()), float(numeric[:, j].mean())
@@ -54,5 +59,5 @@ def check_rendered(
         size = max(abs(a), abs(n), 1e-30)
         passed = math.isfinite(a) and abs(a - n) <= ALLOWED * spread + SLACK * size and not (a == 0.0 and n != 0.0)
         note = f"standard error {spread / size:.0%}" if spread > VAGUE * size else ""
-        rows.append(CheckRow(label, "parameter", a, n, abs(a - n) / size, step, passed, note))
+        rows.append(CheckRow(label, "parameter", a, n, abs(a - n) / size, sizes[j], passed, note))
     return rows

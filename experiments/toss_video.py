@@ -336,4 +336,5 @@ class TossVideo:
     def check(self) -> list[CheckRow]:
         """Certificate of the pixels at the first guess in the first phase's resolution and horizon, see `rendered_check`."""
         self.prepare()
-        return check_rendered(self.pipeline, "pixels", {**self.context, **self.phases[0].context})
+        context = {**self.context, **self.phases[0].context}
+        return check_rendered(self.pipeline, "pixels", context, steps={"dissipation": 1.0})
