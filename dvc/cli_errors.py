@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from dvc.cli_experiments import nearest
-from dvc.errors import UserError
+from dvc.errors import Unsupported, UserError
 
 
 def one_line(error: BaseException, known_keys: Callable[[], Iterable[str]] | None = None) -> str:
@@ -29,8 +29,8 @@ def _line(error: BaseException, chain: list[BaseException], known_keys: Callable
     if type(error).__name__ == "InstantiationException":
         return _failed_target(error, chain)
     for cause in chain:
-        if isinstance(cause, UserError):
-            return _joined(str(error if isinstance(error, UserError) else cause))
+        if isinstance(cause, (UserError, Unsupported)):
+            return _joined(str(error if isinstance(error, (UserError, Unsupported)) else cause))
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
         return _configuration_error(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
@@ -44,8 +44,10 @@ def _line(error: BaseException, chain: list[BaseException], known_keys: Callable
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """An exception and what it was raised from, outermost first."""
     current: BaseException | None = error
-    while current is not None:
+    seen: list[BaseException] = []
+    while current is not None and all(current is not before for before in seen):
         yield current
+        seen.append(current)
         current = current.__cause__
 
 

@@ -1,5 +1,6 @@
 """`AovRender`: the stage that renders what the camera's rays meet, each image with its gradient."""
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -80,6 +81,9 @@ class AovRender(nn.Module):
             *(numbers[name] for name in NUMBERS), self.paths.seeds(seed, packed.views, camera),
             *(packed.tables[name] for name in TABLES), **options,
         )  # fmt: skip
+        empty = torch.nonzero(form.detach()[..., 1].flatten(1).amax(dim=1) == 0.0)[:, 0]
+        if len(empty):
+            warnings.warn(f"AovRender: view {int(empty[0])} ({len(empty)} of {len(form)}) sees no body", stacklevel=2)
         body_of = _body_numbers(scene, found.device)
         instance = torch.where(found >= 0, body_of[found.long().clamp_min(0)], found)
         depth = form[..., 0]

@@ -69,6 +69,9 @@ def pack_materials(
             least = float(alpha.detach().min())
             if m.alpha_texture is not None:
                 least *= float(m.alpha_texture.image.detach().min())
+            factors = [b.vertex_alpha for b in meshes if b.material == name and b.vertex_alpha is not None]
+            if factors:
+                least *= min(float(factor.detach().min()) for factor in factors)
             if not least >= float(LEAST_ALPHA):
                 raise UserError(
                     f"{where}.alpha: expected a roughness of {float(LEAST_ALPHA):.4g} or more, got {least:.4g}, whose gradient "

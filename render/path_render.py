@@ -1,5 +1,6 @@
 """`PathRender`: the stage that renders a scene by path tracing, with gradients that include boundaries."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from render.scene_packing import PackedScene, ordered_bodies, pack_scene
 
 def _warn_black(images: Tensor) -> None:
     """An image without light is right where it is meant, and a riddle otherwise."""
-    dark = torch.nonzero(images.detach().flatten(1).amax(dim=1) == 0.0)[:, 0]
+    dark = torch.nonzero(images.detach().flatten(1).abs().amax(dim=1) == 0.0)[:, 0]
     if len(dark):
         warnings.warn(
             f"PathRender: view {int(dark[0])} ({len(dark)} of {images.shape[0]}) is black: it sees nothing that emits or is "
@@ -28,6 +29,16 @@ def _warn_black(images: Tensor) -> None:
             "look for a camera inside a body or behind one-sided faces, no light, a depth of 1 without lamps",
             stacklevel=3,
         )
+
+
+def _check_film(film: Film) -> None:
+    for name in ("rows", "columns", "width", "height", "scale"):
+        value = getattr(film, name)
+        if not 0.0 < value < float("inf"):
+            raise UserError(f"Film.{name}: expected a positive number, got {value}")
+    for name in ("left", "top"):
+        if not math.isfinite(getattr(film, name)):
+            raise UserError(f"Film.{name}: expected a finite number, got {getattr(film, name)}")
 
 
 def step_back(packed: PackedScene, cameras: Tensor) -> float:
@@ -152,6 +163,7 @@ class PathRender(nn.Module):
         self, scene: Scene, camera: Camera, film: Film, shutter: Shutter | None, plate: Tensor | None
     ) -> tuple[dict[str, Tensor], PackedScene]:
         """The numbers that carry gradient, cameras among them, and the rest of a scene, as kernels take them."""
+        _check_film(film)
         packed = pack_scene(scene, camera, shutter, plate, film)
         cameras = pack_camera(camera, packed.views, film)
         if camera.orthographic:  # the picture does not change when the camera steps back along its axis
@@ -169,6 +181,9 @@ class PathRender(nn.Module):
         self, packed: PackedScene, scene: Scene, film: Film, frame_interval: float, node_interval: float, wanted: tuple
     ) -> dict[str, Any]:
         """What the ops take by name; wanted: see `render.edge_guide.wanted_motion`."""
+        for name, interval in (("frame_interval", frame_interval), ("node_interval", node_interval)):
+            if not 0.0 < interval < math.inf:
+                raise UserError(f"PathRender.{name}: expected a positive number of seconds, got {interval}")
         plan = (
             ("origin", (float(film.left), float(film.top))), ("frame", (float(film.width), float(film.height))),
             ("scale", float(film.scale)), ("height", int(film.rows)), ("width", int(film.columns)),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dvc.cli_experiments import read_yaml
-from dvc.errors import UserError
+from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Film
 from render.camera import LookAtCamera
 from render.image_file import read_image
@@ -59,7 +59,11 @@ def read_scene(path: str | Path) -> SceneFile:
         return _read(path)
     except UserError as error:
         text_of = str(error)
-        raise error if text_of.startswith(str(path)) else UserError(f"{path}: {text_of}") from error
+        if text_of.startswith(str(path)):
+            raise
+        raise UserError(f"{path}: {text_of}") from error
+    except Unsupported as error:
+        raise Unsupported(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> SceneFile:

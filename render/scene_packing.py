@@ -3,7 +3,7 @@
 Order of faces: bodies that do not move, then one instance after the other, planes last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from geometry.mesh_topology import mesh_topology, require_indices
 from geometry.sdf_grid import require_grid
 from render.border_pairs import pair_borders
 from render.material_packing import check_materials, number_rows, pack_materials, pack_vertex_values
-from render.scene import Ball, Body, DirectionalLight, Plane, PointLight, Poses, Scene, SdfBody
+from render.scene import Ball, Body, DirectionalLight, Material, Plane, PointLight, Poses, Scene, SdfBody
 
 LIGHT_KINDS = {PointLight: 1, DirectionalLight: 2}
 DIMMEST = 1.0e-3  # share of the brightest lamp's radiance that every lamp is sampled with at least
@@ -77,6 +77,7 @@ def pack_scene(scene: Scene, camera: Camera, shutter: Shutter | None, plate: Ten
         uvs.append(torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]], device=device))
         first_vertex += 3
         first_face += 1
+    _check_lamps(scene.materials, meshes)
     all_vertices = torch.cat([expand_worlds(v, worlds) for v in vertices], dim=1)
     faces_of = torch.cat(faces) if faces else torch.zeros(0, 3, dtype=torch.int32, device=device)
     table_of = torch.cat(face_table) if face_table else torch.zeros(0, 2, dtype=torch.int32, device=device)
@@ -133,6 +134,10 @@ def _distances(solids: list[SdfBody], worlds: int, device: torch.device) -> Tens
         return torch.zeros(worlds, 0, 0, 0, device=device)
     grid = solids[0].grid
     require_grid("Scene: SdfBody.grid", grid)
+    if grid.origin.requires_grad:
+        raise Unsupported("Scene: SdfBody.grid.origin: no gradient; remedy: detach it, and move the body by poses")
+    if not bool(torch.isfinite(grid.origin).all()):
+        raise UserError(f"Scene: SdfBody.grid.origin: expected finite numbers, got {grid.origin.tolist()}")
     if not bool(torch.isfinite(grid.values.detach()).all()):
         raise UserError("Scene: SdfBody.grid.values: expected finite distances, got NaN or infinity")
     if not bool((grid.values.detach() < 0.0).flatten(1).any(dim=1).all()):
@@ -185,6 +190,8 @@ def _views(moving: list, camera: Camera, shutter: Shutter | None, plate: Tensor 
         counts |= {int(shutter.exposure.shape[0]), int(shutter.readout.shape[0])}
     if plate is not None:
         counts.add(int(plate.shape[0]))
+    if 0 in counts:
+        raise UserError("PathRender: expected leading axes of at least one world or view, got an empty one")
     views = max(counts)
     if any(views % count for count in counts):
         raise UserError(
@@ -216,8 +223,23 @@ def _check_mesh(name: str, body: Body, points: Tensor, triangles: Tensor) -> Non
         )
     if body.uv is not None and tuple(body.uv.shape) != (len(triangles), 3, 2):
         raise UserError(f"{name}.uv: expected shape ({len(triangles)}, 3, 2), one for each corner, got {tuple(body.uv.shape)}")
+    if body.uv is not None and not bool(torch.isfinite(body.uv.detach()).all()):
+        raise UserError(f"{name}.uv: expected finite texture coordinates, got NaN or infinity")
     if body.uv is not None and body.uv.requires_grad:
         raise Unsupported(f"{name}.uv: no gradient to texture coordinates; remedy: detach them, or move the texture's content")
+
+
+def _check_lamps(materials: Mapping[str, Material], meshes: list[Body]) -> None:
+    """Every lamp has an area: one without would be left out without a word."""
+    for number, body in enumerate(meshes):
+        if materials[body.material].emission is None:
+            continue
+        a, b, c = (body.mesh.vertices.detach()[:, body.mesh.faces.long()[:, k]] for k in range(3))
+        if not bool((torch.linalg.cross(b - a, c - a).norm(dim=2).sum(dim=1) > 0.0).all()):
+            raise UserError(
+                f"Scene.bodies[{number}]: expected a lamp with an area, got zero area; remedy: take its emission away, or give "
+                "it a size"
+            )
 
 
 def _edges_of(name: str, triangles: Tensor) -> Tensor:
@@ -255,9 +277,10 @@ def _poses(moving: list, views: int, device: torch.device) -> tuple[Tensor, Tens
     for number, body in enumerate(moving):
         poses: Poses = body.poses
         shape = tuple(poses.positions.shape)
-        if len(shape) != 3 or shape[2] != 3 or tuple(poses.orientations.shape[1:]) != (shape[1], 4):
+        if len(shape) != 3 or shape[1] < 1 or shape[2] != 3 or tuple(poses.orientations.shape[1:]) != (shape[1], 4):
             raise UserError(
-                f"Scene.bodies.poses ({number}): expected positions (view, node, 3) and orientations (view, node, 4), got "
+                f"Scene.bodies.poses ({number}): expected positions (view, node, 3) and orientations (view, node, 4) with "
+                f"at least one node, got "
                 f"{shape} and {tuple(poses.orientations.shape)}"
             )
         parts[0].append(_rows("Scene.bodies.poses.positions", poses.positions, views))

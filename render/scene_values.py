@@ -89,10 +89,10 @@ def truth(where: str, value: Any) -> bool:
     return value
 
 
-def text(where: str, value: Any, choices: Sequence[str] = ()) -> str:
-    if not isinstance(value, str) or (choices and value not in choices):
-        expected = f"one of {', '.join(choices)}" if choices else "text"
-        hint = nearest(value, choices) if isinstance(value, str) else ""
+def text(where: str, value: Any, choices: Sequence[str] | None = None) -> str:
+    if not isinstance(value, str) or (choices is not None and value not in choices):
+        expected = f"one of {', '.join(choices) or '(there are none)'}" if choices is not None else "text"
+        hint = nearest(value, choices or ()) if isinstance(value, str) else ""
         raise UserError(f"{where}: expected {expected}, got {shown(value)}{hint}")
     return value
 

@@ -165,6 +165,10 @@ TEXTURE = Texture(torch.ones(1, 2, 2, 3))
         ([Body(FLOOR, "m")], Material(), [DirectionalLight(row(0, 0, 0), row(1, 1, 1))], "expected a direction"),
         ([Body(quad((0, 0, 0), (0, 0, 0), (0, 1, 0)), "m")], Material(emission=row(1, 1, 1)), [], "zero area"),
         ([Body(FLOOR, "m", poses=Poses(torch.zeros(1, 1, 3), torch.zeros(1, 1, 4)))], Material(), [], "zero length"),
+        ([Body(FLOOR, "m", poses=Poses(torch.zeros(1, 0, 3), torch.zeros(1, 0, 4)))], Material(), [], "at least one node"),
+        ([Body(FLOOR, "m", uv=torch.full((2, 3, 2), float("nan")))], Material(), [], "uv: expected finite"),
+        ([Body(FLOOR, "m", vertex_alpha=torch.zeros(1, 4))], Material(kind="conductor", alpha=0.5), [], "roughness of 0.001"),
+        ([Body(Mesh(torch.zeros(0, 4, 3), FLOOR.faces), "m")], Material(), [], "empty one"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_rendered(bodies, material, lights, words: str):
@@ -189,3 +193,17 @@ def test_degenerate_faces_do_no_harm():
     assert torch.allclose(image, torch.full_like(image, 0.5), rtol=1e-3)
     image.sum().backward()
     assert bool(torch.isfinite(points.grad).all())
+
+
+@pytest.mark.parametrize("change", [{"rows": 0}, {"scale": float("nan")}, {"left": float("inf")}, {"width": 0}])
+def test_film_that_is_none(change: dict):
+    with pytest.raises(UserError, match=f"Film.{next(iter(change))}"):
+        PathRender()(Scene([Body(FLOOR, "m")], {"m": Material()}), from_above(4), film(4)._replace(**change))
+
+
+def test_a_lamp_without_area_beside_another():
+    lamp = quad((0, 0, 2), (0, 1, 0), (1, 0, 0))
+    none = Mesh(lamp.vertices * 0.0, lamp.faces)
+    materials = {"m": Material(), "lamp": Material(emission=row(1, 1, 1))}
+    with pytest.raises(UserError, match=r"bodies\[2\]: expected a lamp with an area"):
+        PathRender()(Scene([Body(FLOOR, "m"), Body(lamp, "lamp"), Body(none, "lamp")], materials), from_above(4), film(4))

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from dvc.cli_errors import one_line
 from dvc.cli_render import scenes
 from dvc.errors import UserError
 from render.camera import focal_from_fov
@@ -169,6 +170,15 @@ def test_yaml_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
         read_scene(path)
     with pytest.raises(UserError, match="expected a file"):
         read_scene(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("content", ["- a\n", "a: [1,\nb: }", "a:\n\t- b", "? [a, b]\n: c"])
+def test_a_file_that_is_no_mapping_ends_the_command_with_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bad.yaml").write_text(content)
+    with pytest.raises(UserError) as caught:
+        read_scene(tmp_path / "bad.yaml")
+    line = one_line(caught.value)
+    assert line.count("bad.yaml") == 1 and "\n" not in line
 
 
 def test_the_file_of_the_documentation_is_read(tmp_path: Path) -> None:
