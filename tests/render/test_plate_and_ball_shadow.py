@@ -53,6 +53,7 @@ def test_shadow_of_a_moving_ball_through_a_readout():
     agree(f, f_error, d, d_error, slack=0.01)
 
 
+@pytest.mark.slow
 def test_shadow_of_a_ball_on_an_sdf():
     axis = torch.linspace(-0.8, 0.8, 17)
     nodes = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
@@ -68,6 +69,7 @@ def test_shadow_of_a_ball_on_an_sdf():
     agree(f, f_error, d, d_error, slack=0.02)
 
 
+@pytest.mark.slow
 def test_a_ball_that_shines_alone():
     """Nothing is sampled as a lamp: its light comes by bounces only, and the gradient is there all the same."""
 
