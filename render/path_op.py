@@ -42,7 +42,7 @@ TABLES = ("faces", "face_table", "corner_uv", "material_table", "sphere_table", 
 PER_VIEW = ("cameras", "positions", "orientations", "exposure", "readout", "plate")
 SHARED = tuple(name for name in (*NUMBERS, *TABLES) if name not in PER_VIEW)
 BAND = 0.25  # width of the band about an SDF's outline, see render.sdf_boundary
-MOST_OUTRUN = 1.0e-3  # share of the edge samples
+MOST_OUTRUN, FEW_OUTRUN = 1.0e-3, 4  # share of the edge samples, and how many of them may always
 OUTRUN = (
     "PathRender: expected bodies and shadows that move on the film slower than the readout, got {} of {} edge samples that "
     "outrun it; remedy: a smaller readout skew or a slower motion"
@@ -126,7 +126,7 @@ class PathJob:
             )  # fmt: skip
         total = sum(int(array.numpy()[0]) for array in refused)
         drawn = self.views * sum(boundary_samples)
-        if total > MOST_OUTRUN * drawn:
+        if total > max(MOST_OUTRUN * drawn, FEW_OUTRUN):
             raise Unsupported(OUTRUN.format(total, drawn))
         if total:
             warnings.warn(f"{OUTRUN.format(total, drawn)}; the gradient leaves them out", stacklevel=2)
