@@ -12,7 +12,7 @@ from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient
 from render.pixel_filter import adjoint_at, plate_adjoint_at
 from render.placing import point_velocity, to_world
-from render.primary_boundary import READOUT_STEPS, SMALLEST_DETERMINANT, film_pixel, sees_plate, side_radiance
+from render.primary_boundary import READOUT_STEPS, SMALLEST_DETERMINANT, UNSETTLED, film_pixel, sees_plate, side_radiance
 from render.reversible import reversible
 from render.scene_data import (
     SPHERE,
@@ -76,7 +76,9 @@ def ball_primary_kernel(
     e = wp.vec3()
     moment = Moment()
     steps = wp.where(readout[0] != 0.0 or readout[1] != 0.0, READOUT_STEPS, 1)
+    step = float(0.0)
     for _step in range(steps):
+        before = at
         time = sample_time(film, scene.exposure[view], readout, at, u)
         moment = moment_at(scene.positions.shape[2], film.node_interval, time)
         center = to_world(scene, view, moment, instance, local)
@@ -86,6 +88,16 @@ def ball_primary_kernel(
         if parallel == 0 and depth_of(e, camera) <= NEAR:
             return
         at = film_of(e, camera)
+        step = wp.length(at - before)
+    determinant = float(1.0)
+    if steps > 1:
+        velocity = point_velocity(scene, view, moment, instance, film.node_interval, local)
+        slope = wp.vec2(readout[0] / film.frame[0], readout[1] / film.frame[1])
+        _c, by_center, _r, _p, _w = wp.grad(outline_film_along)(camera, center, radius, phi, slope)
+        determinant = 1.0 - wp.dot(by_center, velocity)
+        if determinant < SMALLEST_DETERMINANT and step > UNSETTLED * film.frame[1]:
+            wp.atomic_add(refused, 0, 1)
+            return
     pixel = film_pixel(film, at)
     h = wp.vec3(0.0, 0.0, 0.0)
     if sink.forward == 0:
@@ -96,15 +108,9 @@ def ball_primary_kernel(
         return
     if not unfolded(e, at, camera):
         return
-    determinant = float(1.0)
-    if steps > 1:
-        velocity = point_velocity(scene, view, moment, instance, film.node_interval, local)
-        slope = wp.vec2(readout[0] / film.frame[0], readout[1] / film.frame[1])
-        _c, by_center, _r, _p, _w = wp.grad(outline_film_along)(camera, center, radius, phi, slope)
-        determinant = 1.0 - wp.dot(by_center, velocity)
-        if determinant < SMALLEST_DETERMINANT:
-            wp.atomic_add(refused, 0, 1)
-            return
+    if determinant < SMALLEST_DETERMINANT:
+        wp.atomic_add(refused, 0, 1)
+        return
     along = film_velocity(e, outline_tangent(parallel, viewpoint, center, radius, phi), camera)
     length = wp.length(along)
     if length < 1.0e-9:

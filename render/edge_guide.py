@@ -92,6 +92,8 @@ def wanted_motion(ordered: list, numbers: dict[str, Tensor]) -> tuple:
 
 def random_direction(arrays: dict[str, wp.array], wanted: tuple) -> dict[str, wp.array]:
     """Normal random numbers for what is wanted, zeros for the rest, in arrays of the same layout."""
+    if not wanted:  # no pilot will ask
+        return arrays
     generator = torch.Generator().manual_seed(1978)
     made = {name: wp.zeros_like(array, requires_grad=False) for name, array in arrays.items()}
     for name, ranges in wanted:

@@ -57,13 +57,10 @@ def read_scene(path: str | Path) -> SceneFile:
         raise UserError(f"scene {str(path)!r}: expected a file, found {'a folder' if path.is_dir() else 'none'}")
     try:
         return _read(path)
-    except UserError as error:
-        text_of = str(error)
-        if text_of.startswith(str(path)):
+    except (UserError, Unsupported) as error:
+        if str(error).startswith(str(path)):
             raise
-        raise UserError(f"{path}: {text_of}") from error
-    except Unsupported as error:
-        raise Unsupported(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> SceneFile:

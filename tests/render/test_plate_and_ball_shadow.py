@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dvc.errors import Unsupported
 from dvc.records import Mesh, SdfGrid, Shutter
 from render.path_render import PathRender
 from render.scene import Ball, Body, DirectionalLight, Material, Plane, Poses, Scene, SdfBody
@@ -122,3 +123,15 @@ def test_a_lamp_that_shines_at_a_grazing_angle():
     assert float((weights(size) * image).mean()) == pytest.approx(float(truth), rel=0.01)
     r, r_error = reverse_mode(PathRender(4096, 2), build, torch.zeros(1), size, 6)
     agree(r, r_error, [float(slope)], 0.0, slack=0.01)
+
+
+def test_a_ball_that_outruns_the_readout_is_refused():
+    """Its outline crosses the film faster than the columns are read: no place and time belong to most of it."""
+    poses = Poses(torch.tensor([[[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]], requires_grad=True), torch.tensor([[[0.0, 0, 0, 1]] * 2]))
+    ball = Ball(row(0, 0, 0), torch.tensor([0.2]), "m", poses)
+    scene = Scene([ball], {"m": Material(row(0, 0, 0), emission=row(1, 1, 1))})
+    for readout in (0.12, 0.5):
+        shutter = Shutter(torch.zeros(1), row(readout, 0.0))
+        shown = PathRender(4, 1)(scene, from_above(SIZE), film(SIZE), shutter, frame_interval=0.1, node_interval=0.1)
+        with pytest.raises(Unsupported, match="outrun"):
+            shown.sum().backward()
