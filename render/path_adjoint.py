@@ -18,13 +18,14 @@ probabilities with which lamps are chosen.
 
 import warp as wp
 
-from render.bsdf import bsdf_along, bsdf_cos
+from render.bsdf import bsdf_along
 from render.camera_projection import camera_vector, origin_of, ray_found, ray_of, undistort
 from render.gradient_sink import Sink, collect, deposit
 from render.intersector import Intersector
 from render.lights import fill_light, light_value, light_value_along
-from render.path_history import PathVertex, trace_path
-from render.path_radiance import film_point, film_sample, is_lamp
+from render.material_adjoint import sweep_materials
+from render.path_radiance import film_point, film_sample
+from render.path_trace import PathHistory, PathVertex, is_lamp, trace_path
 from render.reversible import calls_gradients, reversible
 from render.scene_data import (
     DIRECTIONAL,
@@ -46,9 +47,6 @@ from render.surface import (
     add_corner_gradients,
     add_emission_gradient,
     add_surface_gradient,
-    emission_of,
-    emits,
-    surface_of,
 )
 
 
@@ -93,62 +91,73 @@ def add_light(
 
 
 @wp.func
+def lamp_weight(vertex: PathVertex, met: PathVertex):
+    """Weight in `light_value`'s measure of a lamp that a ray from `vertex` has met."""
+    weight = float(0.0)
+    u = met.hit.u
+    v = met.hit.v
+    to_light = met.s.a * (1.0 - u - v) + met.s.b * u + met.s.c * v - vertex.s.position
+    facing = -0.5 * wp.dot(wp.cross(met.s.b - met.s.a, met.s.c - met.s.a), met.d)
+    if facing > 0.0:
+        weight = met.arrived * vertex.go_on * wp.dot(to_light, to_light) / facing
+    return weight
+
+
+@wp.func
 def sweep_path(
-    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, slot: int, count: int,
-    history: wp.array2d(dtype=PathVertex), adjoint: wp.vec3,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, count: int,
+    history: PathHistory, adjoint: wp.vec3,
 ):  # fmt: skip
     """Adds the gradient of adjoint . radiance of the path; returns those of the first ray's origin and direction, and blend."""
     arriving = wp.vec3(0.0, 0.0, 0.0)  # radiance along the vertex's wo, without lamps
     from_next = wp.vec3(0.0, 0.0, 0.0)  # gradient at the position, through the next vertex
     d_bar = wp.vec3(0.0, 0.0, 0.0)
     at_blend = float(0.0)
-    lamp_weight = float(0.0)  # of a lamp that the next vertex lies on
-    lamp_hit = Hit()
+    met = PathVertex()  # the next vertex, where it lies on a lamp
+    on_lamp = int(0)
     k = int(count - 1)
     while k >= 0:
-        vertex = history[slot, k]
+        vertex = history.vertices[history.slot, k]
         at_vertex = wp.cw_mul(adjoint, vertex.throughput)
         if vertex.hit.kind == MISSED:
-            deposit(sink, sink.numbers.environment, world, at_vertex * vertex.met)
-            arriving = scene.environment[world] * vertex.met
-            lamp_weight = 0.0
-            from_next = wp.vec3(0.0, 0.0, 0.0)
+            deposit(sink, sink.numbers.environment, world, at_vertex * vertex.arrived)
+            arriving = vertex.emitted
         else:
-            s = surface_of(scene, tables, view, world, moment, vertex.hit, vertex.o, vertex.d)
+            s = vertex.s
             wi = -wp.normalize(vertex.d)
             g_albedo = wp.vec3(0.0, 0.0, 0.0)
             g_alpha = float(0.0)
             g_normal = wp.vec3(0.0, 0.0, 0.0)
             g_position = from_next
             g_wi = wp.vec3(0.0, 0.0, 0.0)
-            leaving = wp.vec3(0.0, 0.0, 0.0)
-            if vertex.light >= 0:
-                value, ga, gl, gn, gx, gw, gt = add_light(
-                    scene, tables, sink, view, world, moment, s, wi, vertex.light, vertex.light_index, vertex.light_u,
-                    vertex.light_v, vertex.light_direction, vertex.light_weight, at_vertex,
-                )  # fmt: skip
-                leaving += value
-                g_albedo += ga
-                g_alpha += gl
-                g_normal += gn
-                g_position += gx
-                g_wi += gw
-                at_blend += gt
-            if lamp_weight > 0.0:
-                value, ga, gl, gn, gx, gw, gt = add_light(
-                    scene, tables, sink, view, world, moment, s, wi, LAMP, lamp_hit.index, lamp_hit.u, lamp_hit.v, vertex.wo,
-                    lamp_weight, at_vertex,
-                )  # fmt: skip
-                leaving += value
-                g_albedo += ga
-                g_alpha += gl
-                g_normal += gn
-                g_position += gx
-                g_wi += gw
-                at_blend += gt
+            leaving = vertex.lit + wp.cw_mul(vertex.passed, arriving)
+            for source in range(2):  # the light's sample, and the lamp that the next vertex lies on
+                light = vertex.light.kind
+                index = vertex.light.index
+                u = vertex.light.u
+                v = vertex.light.v
+                direction = vertex.light.direction
+                weight = vertex.light.weight * vertex.light_weight
+                if source == 1:
+                    light = wp.where(on_lamp != 0, LAMP, -1)
+                    index = met.hit.index
+                    u = met.hit.u
+                    v = met.hit.v
+                    direction = vertex.wo
+                    weight = lamp_weight(vertex, met)
+                if light >= 0 and weight > 0.0:
+                    value, ga, gl, gn, gx, gw, gt = add_light(
+                        scene, tables, sink, view, world, moment, s, wi, light, index, u, v, direction, weight, at_vertex
+                    )
+                    if source == 1:
+                        leaving += value
+                    g_albedo += ga
+                    g_alpha += gl
+                    g_normal += gn
+                    g_position += gx
+                    g_wi += gw
+                    at_blend += gt
             if vertex.go_on > 0.0:
-                f = bsdf_cos(s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, vertex.wo)
-                leaving += wp.cw_mul(f, arriving) * vertex.go_on
                 _k, _t, _s, ga, gl, gn, gw, _wo, _w = wp.grad(bsdf_along)(
                     s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, wi, vertex.wo,
                     wp.cw_mul(at_vertex, arriving) * vertex.go_on,
@@ -158,16 +167,13 @@ def sweep_path(
                 g_normal += gn
                 g_wi += gw
             g_uv = wp.vec2(0.0, 0.0)
-            lamp_weight = 0.0
-            emission = wp.vec3(0.0, 0.0, 0.0)
-            if emits(tables, s.material) and wp.dot(s.normal, vertex.d) < 0.0:
+            on_lamp = int(0)
+            if vertex.arrived > 0.0:
                 if is_lamp(tables, vertex.hit, s) and k > 0:
-                    lamp_weight = vertex.met
-                    lamp_hit = vertex.hit
+                    on_lamp = int(1)
+                    met = vertex
                 else:
-                    emission = emission_of(
-                        scene, tables, world, s.material, vertex.hit.kind, vertex.hit.index, vertex.hit.u, vertex.hit.v
-                    )
+                    leaving += vertex.emitted
                     g_uv = add_emission_gradient(
                         scene, tables, sink, world, s.material, vertex.hit.kind, vertex.hit.index, vertex.hit.u,
                         vertex.hit.v, at_vertex,
@@ -177,13 +183,10 @@ def sweep_path(
                 g_alpha, g_uv,
             )  # fmt: skip
             at_blend += gt
-            arriving = leaving + emission
+            arriving = leaving
             from_next = o_bar
-            length = wp.length(vertex.d)
-            d_bar = gd - (g_wi - wi * wp.dot(wi, g_wi)) / length
+            d_bar = gd - (g_wi - wi * wp.dot(wi, g_wi)) / wp.length(vertex.d)
         k -= 1
-    if count == 1 and history[slot, 0].hit.kind == MISSED:
-        d_bar = wp.vec3(0.0, 0.0, 0.0)
     return from_next, d_bar, at_blend
 
 
@@ -200,15 +203,17 @@ def add_time_gradient(sink: Sink, film: FilmPlan, view: int, at: wp.vec2, u: flo
 @calls_gradients
 @wp.func
 def pull_sample(
-    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, moment: Moment, slot: int,
-    count: int, history: wp.array2d(dtype=PathVertex), at: wp.vec2, plane: wp.vec2, u: float, row: int, column: int,
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, moment: Moment,
+    count: int, history: PathHistory, at: wp.vec2, plane: wp.vec2, u: float, row: int, column: int,
     adjoint: wp.vec3,
 ):  # fmt: skip
     """Hands the gradient of adjoint . radiance of a path to the sink."""
-    if count == 1 and history[slot, 0].hit.kind == MISSED and scene.plate.shape[1] > 0:
+    if count == 1 and history.vertices[history.slot, 0].hit.kind == MISSED and scene.plate.shape[1] > 0:
         deposit(sink, sink.numbers.plate, view, row, column, adjoint)
+    elif film.moves == 0:
+        sweep_materials(scene, tables, sink, view, world, count, history, adjoint)
     else:
-        o_bar, d_bar, at_blend = sweep_path(scene, tables, sink, view, world, moment, slot, count, history, adjoint)
+        o_bar, d_bar, at_blend = sweep_path(scene, tables, sink, view, world, moment, count, history, adjoint)
         add_time_gradient(sink, film, view, at, u, at_blend)
         if wp.dot(o_bar, o_bar) + wp.dot(d_bar, d_bar) != 0.0:  # which NaN is, too
             _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, scene.cameras[view], plane, o_bar, d_bar)
@@ -226,7 +231,7 @@ def interior_kernel(
     first: int,
     slots: int,
     adjoint: wp.array3d(dtype=wp.vec3),
-    history: wp.array2d(dtype=PathVertex),
+    vertices: wp.array2d(dtype=PathVertex),
     sink: Sink,
     derivative: wp.array3d(dtype=wp.vec3),
 ):
@@ -248,6 +253,9 @@ def interior_kernel(
     camera = scene.cameras[view]
     slot = wp.tid() % slots
     sink.slot = slot
+    history = PathHistory()
+    history.vertices = vertices
+    history.slot = slot
     total = wp.vec3(0.0, 0.0, 0.0)
     for k in range(film.gradient_samples):
         u = film_sample(shift, k)
@@ -256,14 +264,17 @@ def interior_kernel(
         plane = undistort(at, camera)
         o = origin_of(at, camera, plane, 0.0)
         d = ray_found(at, camera, plane)
-        count = trace_path(scene, tables, film, tracer, view, world, moment, o, d, wp.rand_init(int(state), k), slot, history)
+        _value, count = trace_path(
+            scene, tables, film, tracer, view, world, moment, Hit(), 0, o, d, 1, 1, scene.environment[world],
+            wp.rand_init(int(state), k), history,
+        )  # fmt: skip
         for c in range(channels):
             along = at_pixel
             if channels == 3:
                 along = wp.vec3(0.0, 0.0, 0.0)
                 along[c] = share
             pull_sample(
-                scene, tables, film, sink, view, world, moment, slot, count, history, at, plane, u[2] - 0.5, row, column, along
+                scene, tables, film, sink, view, world, moment, count, history, at, plane, u[2] - 0.5, row, column, along
             )
             if channels == 3:
                 total[c] = total[c] + collect(sink)

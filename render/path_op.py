@@ -23,10 +23,9 @@ from render.edge_guide import EdgeDraw, guided_draws, random_direction
 from render.edge_sampling import film_importance_kernel, fold_importance_kernel
 from render.gradient_sink import FORWARD, PILOT, REVERSE, Sink
 from render.intersector import Tracers
-from render.material_adjoint import MaterialVertex, material_kernel
 from render.path_adjoint import interior_kernel
-from render.path_history import PathVertex
 from render.path_radiance import render_kernel
+from render.path_trace import PathVertex
 from render.precompile import load_together
 from render.primary_boundary import primary_boundary_kernel
 from render.scene_data import FilmPlan, SceneNumbers, SceneTables, light_vector, material_vector
@@ -87,17 +86,16 @@ class PathJob:
         load_together(self.kernels(boundary_samples), self.device)
         views, device, common = self.views, self.device, self.common
         slots = self.pixels if device.is_cuda else 1
-        kernel, vertex = (interior_kernel, PathVertex) if self.film.moves else (material_kernel, MaterialVertex)
-        history = [wp.empty((slots, self.film.depth), dtype=vertex, device=device) for _ in sinks]
+        history = [wp.empty((slots, self.film.depth), dtype=PathVertex, device=device) for _ in sinks]
         launch_parts(
-            kernel, views, self.pixels,
+            interior_kernel, views, self.pixels,
             lambda t, view, first: [*common, view, first, slots, adjoint, history[t], sinks[t], derivatives[0]], device,
         )  # fmt: skip
         self.boundaries(sinks, pilots, derivatives, adjoint, boundary_samples, side_offset)
 
     def kernels(self, boundary_samples: tuple) -> list:
         """What `differentiate` launches."""
-        found = [interior_kernel if self.film.moves else material_kernel]
+        found: list[Any] = [interior_kernel]
         if self.edges and any(boundary_samples):
             found += [film_importance_kernel] + [primary_boundary_kernel] * bool(boundary_samples[0])
             found += [shadow_boundary_kernel] * any(boundary_samples[1:])

@@ -23,7 +23,8 @@ from render.hits import closest
 from render.intersector import Intersector
 from render.lights import light_value, sample_light
 from render.path_adjoint import add_time_gradient, ray_along
-from render.path_radiance import facing_normal, film_point, film_sample, shadow_ray
+from render.path_radiance import film_point, film_sample
+from render.path_trace import facing_normal, shadow_ray
 from render.primary_boundary import sees_plate, side_radiance
 from render.reversible import calls_gradients
 from render.scene_data import (
