@@ -1,28 +1,21 @@
-r"""How an image changes because the outlines of balls move on the film: `render.primary_boundary` with points of outlines
-(`render.ball_outline`) for points of edges, phi for the place along the curve. Left out: what it leaves out.
+r"""How an image changes because the outlines of balls move on the film: the curves of `render.film_curve` are outlines
+(`render.ball_outline`), x(phi) the film point of the outline's point at phi. Left out: what
+`render.primary_boundary` leaves out.
 """
 
 import warp as wp
 
 from render.ball_outline import BESIDE, on_ball, outline_point, outline_tangent, seen_ball
-from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
-from render.gradient_sink import Sink, collect, deposit, near_film, splat, splat_plate
+from render.boundary_side import sees_plate, side_radiance
+from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, undistort
+from render.film_curve import READOUT_STEPS, hand_on, jump_weight, landing_at, outer_normal, readout_slope
+from render.gradient_sink import Sink, deposit
 from render.hits import closest
 from render.intersector import Intersector
 from render.path_adjoint import add_time_gradient
-from render.pixel_filter import adjoint_at, plate_adjoint_at
 from render.placing import point_velocity, to_world
-from render.primary_boundary import READOUT_STEPS, SMALLEST_DETERMINANT, UNSETTLED, film_pixel, sees_plate, side_radiance
 from render.reversible import reversible
-from render.scene_data import (
-    SPHERE,
-    FilmPlan,
-    Moment,
-    SceneNumbers,
-    SceneTables,
-    moment_at,
-    sample_time,
-)
+from render.scene_data import SPHERE, FilmPlan, Moment, SceneNumbers, SceneTables, moment_at, sample_time
 from render.surface import add_corner_gradients
 
 
@@ -92,31 +85,17 @@ def ball_primary_kernel(
     determinant = float(1.0)
     if steps > 1:
         velocity = point_velocity(scene, view, moment, instance, film.node_interval, local)
-        slope = wp.vec2(readout[0] / film.frame[0], readout[1] / film.frame[1])
-        _c, by_center, _r, _p, _w = wp.grad(outline_film_along)(camera, center, radius, phi, slope)
+        _c, by_center, _r, _p, _w = wp.grad(outline_film_along)(camera, center, radius, phi, readout_slope(film, readout))
         determinant = 1.0 - wp.dot(by_center, velocity)
-        if determinant < SMALLEST_DETERMINANT and step > UNSETTLED * film.frame[1]:
-            wp.atomic_add(refused, 0, 1)
-            return
-    pixel = film_pixel(film, at)
-    h = wp.vec3(0.0, 0.0, 0.0)
-    if sink.forward == 0:
-        h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
-        if wp.dot(h, h) == 0.0:
-            return
-    elif not near_film(derivative, pixel, film.filter_kind, film.filter_size):
+    landing = landing_at(film, camera, view, adjoint, derivative, refused, e, at, determinant, step)
+    if landing.counts == 0:
         return
-    if not unfolded(e, at, camera):
+    normal = outer_normal(
+        film_velocity(e, outline_tangent(parallel, viewpoint, center, radius, phi), camera),
+        film_velocity(e, e - center, camera),
+    )
+    if wp.length(normal) == 0.0:
         return
-    if determinant < SMALLEST_DETERMINANT:
-        wp.atomic_add(refused, 0, 1)
-        return
-    along = film_velocity(e, outline_tangent(parallel, viewpoint, center, radius, phi), camera)
-    length = wp.length(along)
-    if length < 1.0e-9:
-        return
-    normal = wp.vec2(along[1], -along[0]) / length
-    side = wp.where(wp.dot(normal, film_velocity(e, e - center, camera)) > 0.0, 1.0, -1.0)
     plane = undistort(at, camera)
     o = origin_of(at, camera, plane, 0.0)
     distance = wp.length(e - o)
@@ -135,13 +114,9 @@ def ball_primary_kernel(
         scene, tables, film, tracer, view, world, moment, behind, o, e + beside - o, wp.rand_init(int(state), 2)
     )
     on_plate = sees_plate(scene, film, behind)
-    jump = float(1.0)
-    if sink.forward == 0:
-        jump = wp.dot(inner - outer, h)
-        if on_plate != 0:
-            jump -= plate_adjoint_at(adjoint, scene.plate, view, pixel, film.filter_kind, film.filter_size)
-    share = 2.0 * wp.PI / float(per_ball)
-    weight = normal * (jump * side * length * share * film.scale * film.scale / determinant)
+    jump = inner - outer
+    share = 2.0 * wp.PI / (float(per_ball) * determinant)
+    weight = normal * (jump_weight(scene, film, view, adjoint, landing, jump, on_plate) * share)
     sink.slot = wp.tid() % sink.totals.shape[0]
     g_camera, g_center, g_radius, _phi, _weight = wp.grad(outline_film_along)(camera, center, radius, phi, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
@@ -149,8 +124,4 @@ def ball_primary_kernel(
         scene, tables, sink, view, world, moment, SPHERE, ball, g_center, wp.vec3(g_radius, 0.0, 0.0), wp.vec3()
     )
     add_time_gradient(sink, film, view, at, u, at_blend)
-    if sink.forward != 0:
-        moved = collect(sink)
-        splat(derivative, view, pixel, film.filter_kind, film.filter_size, (inner - outer) * moved)
-        if on_plate != 0:
-            splat_plate(derivative, scene.plate, view, pixel, film.filter_kind, film.filter_size, -moved)
+    hand_on(scene, film, sink, view, index, adjoint, derivative, landing, jump, on_plate)

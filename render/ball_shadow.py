@@ -7,21 +7,27 @@ import warp as wp
 from render.ball_outline import BESIDE, on_ball, outline_point, outline_tangent, seen_ball
 from render.boundary_walk import instance_of, material_velocity, met_point, pull_point
 from render.bsdf import bsdf_cos
-from render.camera_projection import NEAR, depth_of, film_of, film_velocity, origin_of, undistort, unfolded
-from render.gradient_sink import Sink, collect, deposit, near_film, splat
-from render.hits import blocked, closest, offset_origin
+from render.camera_projection import NEAR, depth_of, film_of, film_velocity, origin_of, undistort
+from render.film_curve import (
+    READOUT_STEPS,
+    film_along,
+    hand_on,
+    jump_weight,
+    landing_at,
+    outer_normal,
+    readout_slope,
+)
+from render.gradient_sink import Sink, deposit
+from render.hits import closest
 from render.intersector import Intersector
-from render.lights import LightSample, light_value
+from render.lights import LightSample, add_light_gradient
 from render.path_adjoint import add_time_gradient
 from render.path_radiance import radiance
-from render.pixel_filter import adjoint_at
 from render.placing import to_world
-from render.primary_boundary import READOUT_STEPS, SMALLEST_DETERMINANT, UNSETTLED, film_along, film_pixel
 from render.reversible import calls_gradients, reversible
 from render.scene_data import (
     DIRECTIONAL,
     ENVIRONMENT,
-    FACE,
     LAMP,
     MISSED,
     POINT,
@@ -31,11 +37,10 @@ from render.scene_data import (
     Moment,
     SceneNumbers,
     SceneTables,
-    light_vector,
     moment_at,
     sample_time,
 )
-from render.shadow_border import draw_source, shadow_velocity, way_back
+from render.shadow_border import draw_source, light_past, radiance_past, seen_along, shadow_velocity
 from render.surface import Surface, add_corner_gradients, surface_of
 
 
@@ -180,27 +185,6 @@ def ball_border_drift(
     return drift
 
 
-@wp.func
-def light_jump(
-    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
-    sources: int, ball: int, beside: wp.vec3, rim: wp.vec3, toward: wp.vec3, back: wp.vec3, reach: float, seed: wp.uint32,
-):  # fmt: skip
-    """sources = 1: radiance from past the outline less that of the ball beside it; 0: (1, 1, 1) where the light comes past."""
-    jump = wp.vec3(0.0, 0.0, 0.0)
-    if sources == 0:
-        if not blocked(scene, tables, tracer, view, world, moment, beside, back, reach):
-            jump = wp.vec3(1.0, 1.0, 1.0)
-    else:
-        behind = closest(scene, tables, tracer, view, world, moment, beside, toward)
-        jump = radiance(scene, tables, film, tracer, view, world, moment, behind, beside, toward, 2, 0, seed)
-        inner = radiance(
-            scene, tables, film, tracer, view, world, moment, seen_ball(ball), rim - toward, toward, 2, 0,
-            wp.rand_init(int(seed), 2),
-        )  # fmt: skip
-        jump = jump - inner
-    return jump
-
-
 @wp.kernel(enable_backward=False)
 def ball_shadow_kernel(
     scene: SceneNumbers,
@@ -248,78 +232,67 @@ def ball_shadow_kernel(
     at = border.at
     determinant = float(1.0)
     if steps > 1:
-        slope = wp.vec2(readout[0] / film.frame[0], readout[1] / film.frame[1])
+        slope = readout_slope(film, readout)
         determinant = 1.0 - ball_border_drift(scene, tables, view, world, ball, phi, border, film.node_interval, slope)
-        if determinant < SMALLEST_DETERMINANT and step > UNSETTLED * film.frame[1]:
-            wp.atomic_add(refused, 0, 1)
-            return
-    pixel = film_pixel(film, at)
-    h = wp.vec3(0.0, 0.0, 0.0)
-    if adjoint.shape[0] > 0:
-        h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
-        if wp.dot(h, h) == 0.0:
-            return
-    elif not near_film(derivative, pixel, film.filter_kind, film.filter_size):
-        return
     x = border.x
-    if not unfolded(x, at, camera):
-        return
-    if determinant < SMALLEST_DETERMINANT:
-        wp.atomic_add(refused, 0, 1)
+    landing = landing_at(film, camera, view, adjoint, derivative, refused, x, at, determinant, step)
+    if landing.counts == 0:
         return
 
     # 2. whether the camera sees it
     receiver = border.receiver
-    n = receiver.normal
-    to_eye = origin_of(at, camera, undistort(at, camera), 0.0) - x
-    distance = wp.length(to_eye)
-    wi = to_eye / distance
-    if receiver.two_sided == 0 and wp.dot(n, wi) <= 0.0:
-        return
-    if blocked(scene, tables, tracer, view, world, border.moment, offset_origin(x, n, wi), wi, distance):
+    eye = origin_of(at, camera, undistort(at, camera), 0.0)
+    wi = seen_along(scene, tables, tracer, view, world, border.moment, receiver, x, eye)
+    if wp.dot(wi, wi) == 0.0:
         return
 
     # 3. the jump of what x sends to the camera
     source = border.source
     direction = border.direction
-    toward = direction
-    if sources == 1:
-        toward = -direction
     radius = scene.spheres[world, ball][3]
-    back, reach = way_back(border.beside, border.o, direction, border.parallel)
-    from_light = light_jump(
-        scene, tables, film, tracer, view, world, border.moment, sources, ball, border.beside,
-        on_ball(border.e, border.center, radius, -toward), toward, back, reach, wp.rand_init(int(state), 1),
-    )  # fmt: skip
     lit = wp.vec3(0.0, 0.0, 0.0)
-    if sources == 1:
-        lit = wp.cw_mul(
-            from_light,
-            bsdf_cos(receiver.kind, receiver.two_sided, receiver.schlick, receiver.albedo, receiver.alpha, n, wi, toward),
-        )
-    elif from_light[0] > 0.0:
-        lit = light_value(
-            source.kind, receiver.kind, receiver.two_sided, receiver.schlick, receiver.albedo, receiver.alpha, n, x, wi,
-            source.a, source.b, source.c, source.u, source.v, source.radiance,
+    if sources == 0:
+        lit = light_past(
+            scene, tables, tracer, view, world, border.moment, source, receiver, x, wi, border.beside, border.o, direction,
+            border.parallel,
         )  # fmt: skip
+    else:
+        toward = -direction
+        rim = on_ball(border.e, border.center, radius, -toward)
+        seed_past = wp.rand_init(int(state), 1)
+        outer = radiance_past(scene, tables, film, tracer, view, world, border.moment, border.beside, toward, 2, seed_past)
+        inner = radiance(
+            scene, tables, film, tracer, view, world, border.moment, seen_ball(ball), rim - toward, toward, 2, 0,
+            wp.rand_init(int(seed_past), 2),
+        )  # fmt: skip
+        lit = wp.cw_mul(
+            outer - inner,
+            bsdf_cos(
+                receiver.kind,
+                receiver.two_sided,
+                receiver.schlick,
+                receiver.albedo,
+                receiver.alpha,
+                receiver.normal,
+                wi,
+                toward,
+            ),
+        )
     if wp.dot(lit, lit) == 0.0:
         return
 
     # 4. the weight, and the gradient of weight . film point
     tangent = outline_tangent(border.parallel, border.viewpoint, border.center, radius, phi)
     outward = (border.e - border.center) / radius
-    along = film_velocity(x, shadow_velocity(border.o, border.e, x, n, direction, border.parallel, tangent), camera)
-    length = wp.length(along)
-    if length < 1.0e-9:
+    n = receiver.normal
+    along = shadow_velocity(border.o, border.e, x, n, direction, border.parallel, tangent)
+    outwards = shadow_velocity(border.o, border.e, x, n, direction, border.parallel, outward)
+    normal = outer_normal(film_velocity(x, along, camera), film_velocity(x, outwards, camera))
+    if wp.length(normal) == 0.0:
         return
-    normal = wp.vec2(along[1], -along[0]) / length
-    outwards = film_velocity(x, shadow_velocity(border.o, border.e, x, n, direction, border.parallel, outward), camera)
-    side = wp.where(wp.dot(normal, outwards) > 0.0, 1.0, -1.0)
-    jump = float(1.0)
-    if adjoint.shape[0] > 0:
-        jump = wp.dot(lit, h)
-    share = 2.0 * wp.PI / float(per_ball)
-    weight = normal * (-jump * side * source.weight * length * share * film.scale * film.scale / determinant)
+    jump = -lit
+    share = 2.0 * wp.PI / (float(per_ball) * determinant)
+    weight = normal * (jump_weight(scene, film, view, adjoint, landing, jump, 0) * source.weight * share)
     sink.slot = wp.tid() % sink.totals.shape[0]
     g_x, g_camera, _w = wp.grad(film_along)(x, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
@@ -332,11 +305,10 @@ def ball_shadow_kernel(
     at_blend += add_corner_gradients(
         scene, tables, sink, view, world, border.moment, SPHERE, ball, g_center, wp.vec3(g_radius, 0.0, 0.0), wp.vec3()
     )
-    if source.kind == LAMP:
-        at_blend += add_corner_gradients(scene, tables, sink, view, world, border.moment, FACE, source.index, ga, gb, gc)
-    elif source.kind == POINT or source.kind == DIRECTIONAL:
-        zero = float(0.0)
-        deposit(sink, sink.numbers.lights, world, source.index, light_vector(ga[0], ga[1], ga[2], zero, zero, zero))
+    nothing = wp.vec3(0.0, 0.0, 0.0)
+    if sources == 0:
+        at_blend += add_light_gradient(
+            scene, tables, sink, view, world, border.moment, source.kind, source.index, source.u, source.v, ga, gb, gc, nothing
+        )
     add_time_gradient(sink, film, view, at, u, at_blend)
-    if sink.forward != 0:
-        splat(derivative, view, pixel, film.filter_kind, film.filter_size, lit * collect(sink))
+    hand_on(scene, film, sink, view, index, adjoint, derivative, landing, jump, 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import warp as wp
 
-from render.pixel_filter import density_of, filter_reach
+from render.pixel_filter import density_of, end_pixel, filter_reach, first_pixel
 from render.scene_data import SceneNumbers
 
 REVERSE, FORWARD, PILOT = wp.constant(0), wp.constant(1), wp.constant(2)
@@ -77,16 +77,12 @@ def collect(sink: Sink):
 def splat(images: wp.array3d(dtype=wp.vec3), view: int, film: wp.vec2, kind: int, size: float, value: wp.vec3):
     """Adds the value at a film point [film px] to all pixels that feel it: the transpose of pixel_filter.adjoint_at."""
     reach = filter_reach(kind, size)
-    first_column = wp.max(0, int(wp.ceil(film[0] - reach - 0.5)))
-    last_column = wp.min(images.shape[2] - 1, int(wp.floor(film[0] + reach - 0.5)))
-    first_row = wp.max(0, int(wp.ceil(film[1] - reach - 0.5)))
-    last_row = wp.min(images.shape[1] - 1, int(wp.floor(film[1] + reach - 0.5)))
-    for row in range(first_row, last_row + 1):
+    for row in range(first_pixel(film[1], reach), end_pixel(film[1], reach, images.shape[1])):
         by_row = density_of(kind, size, film[1] - (float(row) + 0.5))
-        for column in range(first_column, last_column + 1):
-            by_column = density_of(kind, size, film[0] - (float(column) + 0.5))
-            if by_row * by_column > 0.0:
-                wp.atomic_add(images, view, row, column, value * (by_row * by_column))
+        for column in range(first_pixel(film[0], reach), end_pixel(film[0], reach, images.shape[2])):
+            share = by_row * density_of(kind, size, film[0] - (float(column) + 0.5))
+            if share > 0.0:
+                wp.atomic_add(images, view, row, column, value * share)
 
 
 @wp.func
@@ -96,16 +92,12 @@ def splat_plate(
 ):  # fmt: skip
     """Adds `value` times each pixel's own plate to the pixels that feel a film point: see pixel_filter.plate_adjoint_at."""
     reach = filter_reach(kind, size)
-    for row in range(
-        wp.max(0, int(wp.ceil(film[1] - reach - 0.5))), wp.min(images.shape[1], int(wp.floor(film[1] + reach + 0.5)))
-    ):
+    for row in range(first_pixel(film[1], reach), end_pixel(film[1], reach, images.shape[1])):
         by_row = density_of(kind, size, film[1] - (float(row) + 0.5))
-        for column in range(
-            wp.max(0, int(wp.ceil(film[0] - reach - 0.5))), wp.min(images.shape[2], int(wp.floor(film[0] + reach + 0.5)))
-        ):
-            by_column = density_of(kind, size, film[0] - (float(column) + 0.5))
-            if by_row * by_column > 0.0:
-                wp.atomic_add(images, view, row, column, plate[view, row, column] * (value * by_row * by_column))
+        for column in range(first_pixel(film[0], reach), end_pixel(film[0], reach, images.shape[2])):
+            share = by_row * density_of(kind, size, film[0] - (float(column) + 0.5))
+            if share > 0.0:
+                wp.atomic_add(images, view, row, column, plate[view, row, column] * (value * share))
 
 
 @wp.func

@@ -12,10 +12,21 @@ directions stay fixed.
 import warp as wp
 
 from render.bsdf import bsdf_cos
+from render.gradient_sink import Sink, deposit
 from render.placing import corner
-from render.reversible import reversible
-from render.scene_data import DIRECTIONAL, ENVIRONMENT, LAMP, POINT, Moment, SceneNumbers, SceneTables
-from render.surface import emission_of
+from render.reversible import calls_gradients, reversible
+from render.scene_data import (
+    DIRECTIONAL,
+    ENVIRONMENT,
+    FACE,
+    LAMP,
+    POINT,
+    Moment,
+    SceneNumbers,
+    SceneTables,
+    light_vector,
+)
+from render.surface import add_corner_gradients, add_emission_gradient, emission_of
 
 TINY = wp.constant(1.0e-20)
 
@@ -75,6 +86,26 @@ def light_value_along(
     a: wp.vec3, b: wp.vec3, c: wp.vec3, u: float, v: float, radiance: wp.vec3, weight: wp.vec3,
 ):  # fmt: skip
     return wp.dot(weight, light_value(light, kind, two_sided, schlick, albedo, alpha, n, x, wi, a, b, c, u, v, radiance))
+
+
+@calls_gradients
+@wp.func
+def add_light_gradient(
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, light: int, index: int,
+    u: float, v: float, ga: wp.vec3, gb: wp.vec3, gc: wp.vec3, g_radiance: wp.vec3,
+):  # fmt: skip
+    """Adds the gradients of what `light_value` takes of a light, as `fill_light` gave it; returns that of the blend."""
+    at_blend = float(0.0)
+    if light == LAMP:
+        at_blend = add_corner_gradients(scene, tables, sink, view, world, moment, FACE, index, ga, gb, gc)
+        if wp.dot(g_radiance, g_radiance) != 0.0:  # which NaN is, too
+            _uv = add_emission_gradient(scene, tables, sink, world, tables.face_table[index, 1], FACE, index, u, v, g_radiance)
+    elif light == ENVIRONMENT:
+        deposit(sink, sink.numbers.environment, world, g_radiance)
+    else:
+        row = light_vector(ga[0], ga[1], ga[2], g_radiance[0], g_radiance[1], g_radiance[2])
+        deposit(sink, sink.numbers.lights, world, index, row)
+    return at_blend
 
 
 @wp.func

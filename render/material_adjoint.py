@@ -1,4 +1,4 @@
-r"""The sweep along a path for scenes of which nothing moves: gradient in materials, textures, vertex values, environment, plate.
+r"""The sweep along a path for scenes of which nothing moves: gradient in materials, textures, vertex values and environment.
 
 Lengths, cosines, densities and weights are then numbers, so the sweep
 
@@ -74,9 +74,7 @@ def sweep_materials(
                 at_light = wp.cw_mul(at_vertex, f) * share
                 if light.kind == LAMP:
                     lamp = tables.face_table[light.index, 1]
-                    _uv = add_emission_gradient(
-                        scene, tables, sink, world, lamp, FACE, light.index, light.u, light.v, at_light
-                    )
+                    _uv = add_emission_gradient(scene, tables, sink, world, lamp, FACE, light.index, light.u, light.v, at_light)
                 elif light.kind == ENVIRONMENT:
                     deposit(sink, sink.numbers.environment, world, at_light)
             if vertex.go_on > 0.0:

@@ -22,29 +22,23 @@ from render.bsdf import bsdf_along
 from render.camera_projection import camera_vector, origin_of, ray_found, ray_of, undistort
 from render.gradient_sink import Sink, collect, deposit
 from render.intersector import Intersector
-from render.lights import fill_light, light_value, light_value_along
+from render.lights import add_light_gradient, fill_light, light_value, light_value_along
 from render.material_adjoint import sweep_materials
 from render.path_radiance import film_point, film_sample
 from render.path_trace import PathHistory, PathVertex, is_lamp, trace_path
 from render.reversible import calls_gradients, reversible
 from render.scene_data import (
-    DIRECTIONAL,
-    ENVIRONMENT,
-    FACE,
     LAMP,
     MISSED,
-    POINT,
     FilmPlan,
     Hit,
     Moment,
     SceneNumbers,
     SceneTables,
-    light_vector,
     sample_moment,
 )
 from render.surface import (
     Surface,
-    add_corner_gradients,
     add_emission_gradient,
     add_surface_gradient,
 )
@@ -76,17 +70,9 @@ def add_light(
         light, s.kind, s.two_sided, s.schlick, s.albedo, s.alpha, s.normal, s.position, wi, sample.a, sample.b, sample.c, u, v,
         sample.radiance, scaled,
     )  # fmt: skip
-    at_blend = float(0.0)
-    if light == LAMP:
-        at_blend = add_corner_gradients(scene, tables, sink, view, world, moment, FACE, index, ga, gb, gc)
-        _uv = add_emission_gradient(scene, tables, sink, world, tables.face_table[index, 1], FACE, index, u, v, g_radiance)
-    elif light == ENVIRONMENT:
-        deposit(sink, sink.numbers.environment, world, g_radiance)
-    elif light == POINT or light == DIRECTIONAL:
-        deposit(
-            sink, sink.numbers.lights, world, index,
-            light_vector(ga[0], ga[1], ga[2], g_radiance[0], g_radiance[1], g_radiance[2]),
-        )  # fmt: skip
+    at_blend = add_light_gradient(
+        scene, tables, sink, view, world, moment, light, index, u, v, ga, gb, gc, g_radiance
+    )  # fmt: skip
     return value * weight, g_albedo, g_alpha, g_normal, g_position, g_wi, at_blend
 
 

@@ -1,6 +1,4 @@
-r"""Radiance along a ray by path tracing (`render.path_trace`), and the image of a scene. No gradient passes through anything here: see
-`path_adjoint`.
-"""
+r"""The image of a scene: radiance along rays through the film (`render.path_trace`). Its gradient: `render.path_adjoint`."""
 
 import warp as wp
 

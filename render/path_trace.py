@@ -3,9 +3,10 @@ r"""Paths: what each vertex of one emits, reflects of a light's sample, and pass
     L_k = E_k + N_k + F_k L_{k+1}
 
 is the radiance that leaves vertex k against the ray that met it: emission E, the radiance N reflected from one light sample
-(`render.lights`), and F = f / (p q) for a direction that the material samples with density p, if the path goes on, which it does
-with probability q. E and N carry the weights of multiple importance sampling. `render.path_radiance` wants the sum from the
-first vertex on; the gradients (`render.path_adjoint`, `render.material_adjoint`) keep the vertices and go back from the last.
+(`render.lights`), and F = f / (p q) for a direction that the material samples with density p, if the path goes on, which it
+does with probability q. E and N carry the weights of multiple importance sampling. `render.path_radiance` wants the sum from
+the first vertex on; the gradients (`render.path_adjoint`, `render.material_adjoint`) keep the vertices and go back from the
+last.
 
 `depth` counts as in Mitsuba: 1 is emission only, 2 adds direct light, 3 one bounce. From `roulette_depth` on q is below 1.
 """

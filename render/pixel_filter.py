@@ -84,19 +84,26 @@ def filter_value(kind: int, size: float, offset: wp.vec2):
 
 
 @wp.func
+def first_pixel(at: float, reach: float):
+    """First pixel of an axis that feels a film coordinate; pixel i has its centre at i + 1/2."""
+    return wp.max(0, int(wp.ceil(at - reach - 0.5)))
+
+
+@wp.func
+def end_pixel(at: float, reach: float, count: int):
+    """The pixel behind the last one, of `count`."""
+    return wp.min(count, int(wp.floor(at + reach + 0.5)))
+
+
+@wp.func
 def adjoint_at(image_adjoint: wp.array3d(dtype=wp.vec3), view: int, film: wp.vec2, kind: int, size: float):
     """h at the film point `film`, in film pixels from the film's top left corner; image_adjoint (view, row, column)."""
     reach = filter_reach(kind, size)
-    # pixel i has its centre at i + 1/2
-    first_column = wp.max(0, int(wp.ceil(film[0] - reach - 0.5)))
-    last_column = wp.min(image_adjoint.shape[2] - 1, int(wp.floor(film[0] + reach - 0.5)))
-    first_row = wp.max(0, int(wp.ceil(film[1] - reach - 0.5)))
-    last_row = wp.min(image_adjoint.shape[1] - 1, int(wp.floor(film[1] + reach - 0.5)))
     total = wp.vec3()
-    for row in range(first_row, last_row + 1):
+    for row in range(first_pixel(film[1], reach), end_pixel(film[1], reach, image_adjoint.shape[1])):
         by_row = density_of(kind, size, film[1] - (float(row) + 0.5))
         if by_row > 0.0:
-            for column in range(first_column, last_column + 1):
+            for column in range(first_pixel(film[0], reach), end_pixel(film[0], reach, image_adjoint.shape[2])):
                 by_column = density_of(kind, size, film[0] - (float(column) + 0.5))
                 total += image_adjoint[view, row, column] * (by_row * by_column)
     return total
@@ -109,13 +116,9 @@ def plate_adjoint_at(
     """sum over pixels of (d loss / d I_ij) . plate_ij w(p - c_ij): a plate is a number a pixel, whatever the filter reaches."""
     reach = filter_reach(kind, size)
     total = float(0.0)
-    for row in range(
-        wp.max(0, int(wp.ceil(film[1] - reach - 0.5))), wp.min(image_adjoint.shape[1], int(wp.floor(film[1] + reach + 0.5)))
-    ):
+    for row in range(first_pixel(film[1], reach), end_pixel(film[1], reach, image_adjoint.shape[1])):
         by_row = density_of(kind, size, film[1] - (float(row) + 0.5))
-        for column in range(
-            wp.max(0, int(wp.ceil(film[0] - reach - 0.5))), wp.min(image_adjoint.shape[2], int(wp.floor(film[0] + reach + 0.5)))
-        ):
+        for column in range(first_pixel(film[0], reach), end_pixel(film[0], reach, image_adjoint.shape[2])):
             by_column = density_of(kind, size, film[0] - (float(column) + 0.5))
             total += wp.dot(image_adjoint[view, row, column], plate[view, row, column]) * (by_row * by_column)
     return total

@@ -17,19 +17,19 @@ Left out: outlines seen by way of other surfaces, and where the solid cuts other
 
 import warp as wp
 
+from render.boundary_side import sees_plate, side_radiance
 from render.camera_projection import depth_of, origin_of, ray_of, undistort
 from render.gradient_sink import Sink, collect, deposit
 from render.hits import closest
 from render.intersector import Intersector
-from render.lights import light_value, sample_light
+from render.lights import add_light_gradient, light_value, sample_light
 from render.path_adjoint import add_time_gradient, ray_along
 from render.path_radiance import film_point, film_sample
 from render.path_trace import facing_normal, shadow_ray
-from render.primary_boundary import sees_plate, side_radiance
 from render.reversible import calls_gradients
 from render.scene_data import (
     DIRECTIONAL,
-    FACE,
+    ENVIRONMENT,
     LAMP,
     MISSED,
     POINT,
@@ -39,12 +39,11 @@ from render.scene_data import (
     Moment,
     SceneNumbers,
     SceneTables,
-    light_vector,
     moment_at,
     sample_time,
 )
 from render.sdf_hits import add_sdf_gradient, march_sdf, sdf_at, sdf_ray, to_world_axes
-from render.surface import Surface, add_corner_gradients, add_surface_gradient, surface_of
+from render.surface import Surface, add_surface_gradient, surface_of
 
 RIM_DEPTH = wp.constant(0.02)  # of a cell: how far inside the outline its radiance is taken
 
@@ -84,20 +83,21 @@ def pull_shadow(
     x_bar, along_bar, at_blend = pull_passing(scene, tables, sink, view, world, moment, x, along, t, weight)
     if light == LAMP or light == POINT:
         x_bar = x_bar - along_bar
-    if light == LAMP:
-        at_blend += add_corner_gradients(
-            scene, tables, sink, view, world, moment, FACE, index, along_bar * (1.0 - u - v), along_bar * u, along_bar * v
-        )
-    elif light == POINT or light == DIRECTIONAL:
-        bar = along_bar
-        if light == DIRECTIONAL:
-            numbers = scene.lights[world, index]
-            raw = wp.vec3(numbers[0], numbers[1], numbers[2])
-            size = wp.length(raw)
-            bar = -(along_bar - raw * (wp.dot(raw, along_bar) / (size * size))) / size
-        zero = float(0.0)
-        deposit(sink, sink.numbers.lights, world, index, light_vector(bar[0], bar[1], bar[2], zero, zero, zero))
     nothing = wp.vec3(0.0, 0.0, 0.0)
+    ga = along_bar
+    gb = nothing
+    gc = nothing
+    if light == LAMP:
+        ga = along_bar * (1.0 - u - v)
+        gb = along_bar * u
+        gc = along_bar * v
+    elif light == DIRECTIONAL:
+        numbers = scene.lights[world, index]
+        raw = wp.vec3(numbers[0], numbers[1], numbers[2])
+        size = wp.length(raw)
+        ga = -(along_bar - raw * (wp.dot(raw, along_bar) / (size * size))) / size
+    if light != ENVIRONMENT:
+        at_blend += add_light_gradient(scene, tables, sink, view, world, moment, light, index, u, v, ga, gb, gc, nothing)
     o_bar, d_bar, more = add_surface_gradient(
         scene, tables, sink, view, world, moment, hit, s, o, d, x_bar, nothing, nothing, 0.0, wp.vec2(0.0, 0.0)
     )

@@ -16,9 +16,10 @@ from render.boundary_walk import (
 )
 from render.camera_projection import NEAR, depth_of, film_of, origin_of, undistort
 from render.edge_sampling import CREASE, NOTHING, Edge, Sight, edge_at, sight_of
-from render.hits import FAR, closest
+from render.hits import FAR, blocked, closest, offset_origin
 from render.intersector import Intersector
-from render.lights import LightSample, choose_lamp, fill_light, lamp_share
+from render.lights import LightSample, choose_lamp, fill_light, lamp_share, light_value
+from render.path_radiance import radiance
 from render.reversible import reversible
 from render.scene_data import (
     DIRECTIONAL,
@@ -72,16 +73,53 @@ def shadow_velocity(o: wp.vec3, e: wp.vec3, x: wp.vec3, n: wp.vec3, direction: w
 
 
 @wp.func
-def way_back(beside: wp.vec3, o: wp.vec3, direction: wp.vec3, parallel: int):
-    """Direction and length of the ray from beside a rim to the light at o; it ends short of the light."""
+def light_past(
+    scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, source: LightSample,
+    receiver: Surface, x: wp.vec3, wi: wp.vec3, beside: wp.vec3, o: wp.vec3, direction: wp.vec3, parallel: int,
+):  # fmt: skip
+    """What the receiver's point x sends along wi of a source's light that comes past what casts the shadow, at `beside`."""
+    lit = light_value(
+        source.kind, receiver.kind, receiver.two_sided, receiver.schlick, receiver.albedo, receiver.alpha, receiver.normal, x,
+        wi, source.a, source.b, source.c, source.u, source.v, source.radiance,
+    )  # fmt: skip
+    if wp.dot(lit, lit) == 0.0:
+        return lit
     back = -direction
     reach = float(FAR)
     if parallel == 0:
         way = o - beside
         length = wp.length(way)
         back = way / length
-        reach = length * (1.0 - 2.0 * SIDE)
-    return back, reach
+        reach = length * (1.0 - 2.0 * SIDE)  # short of the light
+    if blocked(scene, tables, tracer, view, world, moment, beside, back, reach):
+        return wp.vec3(0.0, 0.0, 0.0)
+    return lit
+
+
+@wp.func
+def radiance_past(
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
+    beside: wp.vec3, toward: wp.vec3, depth: int, seed: wp.uint32,
+):  # fmt: skip
+    """Radiance from along `toward`, without lamps, that comes past what casts the shadow."""
+    behind = closest(scene, tables, tracer, view, world, moment, beside, toward)
+    return radiance(scene, tables, film, tracer, view, world, moment, behind, beside, toward, depth, 0, seed)
+
+
+@wp.func
+def seen_along(
+    scene: SceneNumbers, tables: SceneTables, tracer: Intersector, view: int, world: int, moment: Moment, s: Surface,
+    x: wp.vec3, eye: wp.vec3,
+):  # fmt: skip
+    """Direction in which a point x of a surface is seen from `eye`; 0 where it is not."""
+    to_eye = eye - x
+    distance = wp.length(to_eye)
+    wi = to_eye / distance
+    if s.two_sided == 0 and wp.dot(s.normal, wi) <= 0.0:
+        return wp.vec3(0.0, 0.0, 0.0)
+    if blocked(scene, tables, tracer, view, world, moment, offset_origin(x, s.normal, wi), wi, distance):
+        return wp.vec3(0.0, 0.0, 0.0)
+    return wi
 
 
 @wp.func

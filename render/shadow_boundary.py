@@ -16,6 +16,7 @@ border, as in `render.primary_boundary`. Left out are curves where surfaces cut 
 
 import warp as wp
 
+from render.boundary_side import seen_face
 from render.boundary_walk import (
     MOST_HOPS,
     draw_hops,
@@ -25,47 +26,35 @@ from render.boundary_walk import (
     unsampled_emission,
 )
 from render.bsdf import bsdf_cos
-from render.camera_projection import film_velocity, unfolded
+from render.camera_projection import film_velocity
 from render.edge_guide import EdgeDraw, cell_of, guided_place
 from render.edge_sampling import CREASE, add_edge_gradient, choose_edge, lattice
-from render.gradient_sink import FORWARD, PILOT, Sink, collect, deposit, near_film, splat
-from render.hits import blocked, closest, offset_origin
+from render.film_curve import (
+    READOUT_STEPS,
+    film_along,
+    hand_on,
+    jump_weight,
+    landing_at,
+    outer_normal,
+    readout_slope,
+)
+from render.gradient_sink import Sink, deposit
 from render.intersector import Intersector
-from render.lights import light_value
+from render.lights import add_light_gradient
 from render.path_adjoint import add_time_gradient
 from render.path_radiance import radiance
-from render.pixel_filter import adjoint_at
-from render.primary_boundary import (
-    READOUT_STEPS,
-    SMALLEST_DETERMINANT,
-    UNSETTLED,
-    film_along,
-    film_pixel,
-    readout_determinant,
-    seen_face,
-)
-from render.scene_data import (
-    DIRECTIONAL,
-    FACE,
-    LAMP,
-    POINT,
-    FilmPlan,
-    SceneNumbers,
-    SceneTables,
-    light_vector,
-    moment_at,
-    sample_time,
-)
+from render.scene_data import FilmPlan, SceneNumbers, SceneTables, moment_at, sample_time
 from render.shadow_border import (
     Border,
     border_at,
     border_drift,
     border_velocity,
+    light_past,
     light_ray_along,
+    radiance_past,
+    seen_along,
     source_groups,
-    way_back,
 )
-from render.surface import add_corner_gradients
 
 # of additive sequences, 2^32 times: time, choice of a lamp, its point or a direction (the plastic number's, Roberts 2018),
 # direction of the first hop (square roots of 3 and 7)
@@ -147,36 +136,18 @@ def shadow_boundary_kernel(
     determinant = float(1.0)
     if steps > 1:
         drift = border_drift(scene, tables, view, world, border, film.node_interval)
-        determinant = readout_determinant(film, readout, film_velocity(border.last, drift, camera))
-        if determinant < SMALLEST_DETERMINANT and step > UNSETTLED * film.frame[1]:
-            wp.atomic_add(refused, 0, 1)
-            return
-    pixel = film_pixel(film, at)
-    h = wp.vec3(0.0, 0.0, 0.0)
-    if adjoint.shape[0] > 0:
-        h = adjoint_at(adjoint, view, pixel, film.filter_kind, film.filter_size)
-        if wp.dot(h, h) == 0.0:
-            return
-    elif not near_film(derivative, pixel, film.filter_kind, film.filter_size):
-        return
-    if not unfolded(border.last, at, camera):
-        return
-    if determinant < SMALLEST_DETERMINANT:
-        wp.atomic_add(refused, 0, 1)
+        determinant = 1.0 - wp.dot(readout_slope(film, readout), film_velocity(border.last, drift, camera))
+    landing = landing_at(film, camera, view, adjoint, derivative, refused, border.last, at, determinant, step)
+    if landing.counts == 0:
         return
 
     # 2. whether the camera sees it
-    to_eye = border.eye - border.last
-    distance = wp.length(to_eye)
-    wi = to_eye / distance
     seen = border.walk.last
-    if seen.two_sided == 0 and wp.dot(seen.normal, wi) <= 0.0:
-        return
-    start = offset_origin(border.last, seen.normal, wi)
-    if blocked(scene, tables, tracer, view, world, border.moment, start, wi, distance):
+    wi = seen_along(scene, tables, tracer, view, world, border.moment, seen, border.last, border.eye)
+    if wp.dot(wi, wi) == 0.0:
         return
 
-    # 3. the jump of what arrives at the camera: the outward side's less the other's
+    # 3. the jump of what arrives at the camera: the outer side's less the inner's
     source = border.source
     receiver = border.receiver
     direction = border.direction
@@ -193,15 +164,10 @@ def shadow_boundary_kernel(
         return
     lit = wp.vec3(0.0, 0.0, 0.0)
     if sources == 0:
-        lit = light_value(
-            source.kind, receiver.kind, receiver.two_sided, receiver.schlick, receiver.albedo, receiver.alpha, receiver.normal,
-            border.x, receiver_wi, source.a, source.b, source.c, source.u, source.v, source.radiance,
+        lit = light_past(
+            scene, tables, tracer, view, world, border.moment, source, receiver, border.x, receiver_wi, border.beside, border.o,
+            direction, border.parallel,
         )  # fmt: skip
-        if wp.dot(lit, lit) == 0.0:
-            return
-        back, reach = way_back(border.beside, border.o, direction, border.parallel)
-        if blocked(scene, tables, tracer, view, world, border.moment, border.beside, back, reach):
-            return
     else:
         toward = -direction
         f = bsdf_cos(
@@ -223,9 +189,8 @@ def shadow_boundary_kernel(
                 scene, tables, film, tracer, view, world, border.moment, far, seen_at - toward, toward, 2 + hops, 0, near_seed
             )
         else:
-            behind = closest(scene, tables, tracer, view, world, border.moment, border.beside, toward)
-            outer = radiance(
-                scene, tables, film, tracer, view, world, border.moment, behind, border.beside, toward, 2 + hops, 0,
+            outer = radiance_past(
+                scene, tables, film, tracer, view, world, border.moment, border.beside, toward, 2 + hops,
                 wp.rand_init(int(state), 2),
             )  # fmt: skip
         lit = wp.cw_mul(f, outer - inner)
@@ -235,23 +200,14 @@ def shadow_boundary_kernel(
 
     # 4. the weight, and the gradient of weight . film point
     edge = border.edge
-    along = film_velocity(
-        border.last, border_velocity(scene, tables, view, world, border, film.node_interval, edge.b - edge.a), camera
-    )
-    length = wp.length(along)
-    if length < 1.0e-9:
+    along = border_velocity(scene, tables, view, world, border, film.node_interval, edge.b - edge.a)
+    outwards = border_velocity(scene, tables, view, world, border, film.node_interval, border.sight.outward)
+    normal = outer_normal(film_velocity(border.last, along, camera), film_velocity(border.last, outwards, camera))
+    if wp.length(normal) == 0.0:
         return
-    normal = wp.vec2(along[1], -along[0]) / length
-    outwards = film_velocity(
-        border.last, border_velocity(scene, tables, view, world, border, film.node_interval, border.sight.outward), camera
-    )
-    side = wp.where(wp.dot(normal, outwards) > 0.0, 1.0, -1.0)
-    jump = float(1.0)
-    if adjoint.shape[0] > 0:
-        jump = wp.dot(lit, h)
-    # (minus side) - (plus side)
+    jump = -lit
     share = density * float(draw.count) * determinant * hop_share(hops, most)
-    weight = normal * (-jump * side * source.weight * length * film.scale * film.scale / share)
+    weight = normal * (jump_weight(scene, film, view, adjoint, landing, jump, 0) * source.weight / share)
     sink.slot = wp.tid() % sink.totals.shape[0]
     g_last, g_camera, _w = wp.grad(film_along)(border.last, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
@@ -267,16 +223,10 @@ def shadow_boundary_kernel(
     at_blend += add_edge_gradient(
         scene, tables, sink, view, world, border.moment, edge.instance, chosen, g_e * (1.0 - s), g_e * s
     )
-    if source.kind == LAMP:
-        at_blend += add_corner_gradients(scene, tables, sink, view, world, border.moment, FACE, source.index, ga, gb, gc)
-    elif source.kind == POINT or source.kind == DIRECTIONAL:
-        zero = float(0.0)
-        deposit(sink, sink.numbers.lights, world, source.index, light_vector(ga[0], ga[1], ga[2], zero, zero, zero))
+    nothing = wp.vec3(0.0, 0.0, 0.0)
+    if sources == 0:
+        at_blend += add_light_gradient(
+            scene, tables, sink, view, world, border.moment, source.kind, source.index, source.u, source.v, ga, gb, gc, nothing
+        )
     add_time_gradient(sink, film, view, at, u, at_blend)
-    if sink.forward == FORWARD:
-        splat(derivative, view, pixel, film.filter_kind, film.filter_size, lit * collect(sink))
-    elif sink.forward == PILOT:
-        size = wp.abs(collect(sink))
-        if adjoint.shape[0] == 0:
-            size = size * wp.length(lit)
-        sink.scores[view, index] = size
+    hand_on(scene, film, sink, view, index, adjoint, derivative, landing, jump, 0)
