@@ -154,7 +154,10 @@ def _time_for_another(begin: float, last: float, seconds: float) -> bool:
     return now + 2.0 * (now - last) < begin + seconds
 
 
-def recheck(scene: RandomScene, row: Comparison, samples: int, seconds: float, shrink: float = 0.25) -> Comparison:
-    """The same comparison with other seeds, more samples, and smaller steps: what is left of a step's own error is not ours."""
-    more = samples * round(2.0 / shrink)
-    return compare_scene(scene, more, 10, 50 + row.scene % 50, shrink, [row.name], seconds=seconds)[0]
+def recheck(
+    scene: RandomScene, row: Comparison, samples: int, seconds: float, shrink: float = 0.25, attempt: int = 0
+) -> Comparison:
+    """The same comparison with other seeds (others again for each attempt), more samples, and smaller steps: what is left of a
+    step's own error is not ours."""
+    more = samples * round(2.0 / shrink) * 2**attempt
+    return compare_scene(scene, more, 10, 50 + row.scene % 50 + 50 * attempt, shrink, [row.name], seconds=seconds)[0]

@@ -23,10 +23,12 @@ pytestmark = [
 
 
 def beyond(number: int, rows: list[Comparison]) -> list[Comparison]:
-    """What differs by more than three standard errors, and does so again with other seeds, more samples and smaller steps."""
+    """What differs by more than three standard errors, and does so twice again with other seeds, more samples and smaller steps:
+    differences of pictures that jump have long tails."""
     scene = random_scene(number)
-    again = [recheck(scene, row, SAMPLES, 2.0) for row in rows if abs(row.z) > LIMIT and not row.silent]
-    return [row for row in again if abs(row.z) > LIMIT]
+    for attempt in range(2):
+        rows = [recheck(scene, row, SAMPLES, 2.0, attempt=attempt) for row in rows if abs(row.z) > LIMIT and not row.silent]
+    return [row for row in rows if abs(row.z) > LIMIT]
 
 
 @pytest.mark.parametrize("number", SCENES)
