@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def beyond(number: int, rows: list[Comparison]) -> list[Comparison]:
-    """What differs by more than three standard errors, and does so twice again with other seeds, more samples and smaller steps:
+    """What differs by more than three standard errors, and twice again with other seeds, more samples and smaller steps:
     differences of pictures that jump have long tails."""
     scene = random_scene(number)
     for attempt in range(2):
