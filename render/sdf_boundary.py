@@ -11,14 +11,15 @@ x* (t* minimises phi: its own motion does not count). Cf. Wang et al. 2024, "A s
 SDFs", where w = 1 / eps; the first moment of ours is 0, which takes away what is of first order in eps.
 The same holds for the way from a seen point to a light, where L_in = 0.
 
-Bias: of order eps^2; eps is `band` film pixels at the distance of x* (on the way to a light: of the seen point).
+Bias: of order eps^2; eps is `band` film pixels at the distance of x* (on the way to a light: of the seen point), and at most
+a quarter of a cell of the grid.
 Left out: outlines seen by way of other surfaces, and where the solid cuts other bodies.
 """
 
 import warp as wp
 
 from render.boundary_side import sees_plate, side_radiance
-from render.camera_projection import depth_of, origin_of, ray_of, undistort
+from render.camera_projection import camera_vector, depth_of, origin_of, ray_of, undistort
 from render.gradient_sink import Sink, collect, deposit
 from render.hits import closest
 from render.intersector import Intersector
@@ -45,7 +46,19 @@ from render.scene_data import (
 from render.sdf_hits import add_sdf_gradient, march_sdf, sdf_at, sdf_ray, to_world_axes
 from render.surface import Surface, add_surface_gradient, surface_of
 
+BAND_CELLS = wp.constant(0.25)  # widest band
 RIM_DEPTH = wp.constant(0.02)  # of a cell: how far inside the outline its radiance is taken
+BEYOND = wp.constant(1.1)  # times the least distance to the outline, which is curved
+LEAST_SLOPE = wp.constant(0.1)
+
+
+@wp.func
+def band_width(film: FilmPlan, camera: camera_vector, band: float, cell: float, x: wp.vec3):
+    """eps at a point: so many film pixels, but no more than the field is close to its tangent for."""
+    width = band / (film.scale * camera[12])
+    if camera[21] == 0.0:
+        width = width * wp.max(depth_of(x, camera), 0.0)
+    return wp.min(width, BAND_CELLS * cell)
 
 
 @wp.func
@@ -151,13 +164,13 @@ def sdf_boundary_kernel(
             scene, tables, world, sdf_ray(scene, tables, view, moment, o, 1), sdf_ray(scene, tables, view, moment, d, 0), hit.t
         )
         near = o + d * passed.t_least
-        width = band / (film.scale * camera[12])
-        if camera[21] == 0.0:
-            width = width * wp.max(depth_of(near, camera), 0.0)
+        width = band_width(film, camera, band, cell, near)
         if passed.least < width:
             at_near = sdf_at(scene, tables, world, sdf_ray(scene, tables, view, moment, near, 1))
-            n = to_world_axes(scene, tables, view, moment, wp.normalize(wp.vec3(at_near[1], at_near[2], at_near[3])))
-            inside = near - n * (passed.least + RIM_DEPTH * cell) - o
+            slope = to_world_axes(scene, tables, view, moment, wp.vec3(at_near[1], at_near[2], at_near[3]))
+            steep = wp.max(wp.length(slope), LEAST_SLOPE)  # 1 if the values were exact distances
+            depth_inside = passed.least * BEYOND / steep + RIM_DEPTH * cell
+            inside = near - slope * (depth_inside / steep) - o
             rim = closest(scene, tables, tracer, view, world, moment, o, inside)
             if rim.kind == SDF:
                 outer = side_radiance(
@@ -198,9 +211,7 @@ def sdf_boundary_kernel(
                         scene, tables, world, sdf_ray(scene, tables, view, moment, start, 1),
                         sdf_ray(scene, tables, view, moment, toward, 0), reach,
                     )  # fmt: skip
-                    gap = band / (film.scale * camera[12])
-                    if camera[21] == 0.0:
-                        gap = gap * wp.max(depth_of(s.position, camera), 1.0e-6)
+                    gap = band_width(film, camera, band, cell, s.position)
                     if passing.least < gap and passing.t > reach:
                         free = closest(scene, tables, tracer, view, world, moment, start, toward)
                         if free.t > reach:
