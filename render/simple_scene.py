@@ -12,7 +12,7 @@ from render.distortion import distort_points
 from render.scene import CONDUCTOR, Ball, Body, Plane, PointLight, Scene, Texture
 
 NEWTON_STEPS = 20
-LENS_ERROR = 1.0e-10  # of an undistorted point, in focal lengths
+LENS_ERROR = 1.0e-9  # of a point before the last step, in focal lengths; the step squares it
 
 
 class World(NamedTuple):
@@ -116,10 +116,11 @@ def undistorted(target: Tensor, coefficients: Tensor) -> Tensor:
         with torch.enable_grad():
             x, y = distort_points(leaf, coefficients.detach()).unbind(-1)
             rows = [torch.autograd.grad(part.sum(), leaf, retain_graph=True)[0] for part in (x, y)]
-        n = leaf.detach() - torch.linalg.solve(torch.stack(rows, dim=1), distort_points(leaf.detach(), coefficients) - target)
-    if not float((n - leaf).detach().abs().max()) < LENS_ERROR:
-        raise Unsupported("SimplePathRender: camera.distortion is too strong for plain Newton steps; remedy: a weaker one")
-    return n
+        leaf = leaf.detach()
+        n = leaf - torch.linalg.solve(torch.stack(rows, dim=1), distort_points(leaf, coefficients) - target)
+        if float((n.detach() - leaf).abs().max()) < LENS_ERROR:
+            return n
+    raise Unsupported("SimplePathRender: camera.distortion is too strong for plain Newton steps; remedy: a weaker one")
 
 
 def plain(value: Any) -> Any:

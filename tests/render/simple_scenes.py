@@ -19,6 +19,7 @@ WORLDS = 16  # independent estimates: enough for a standard error
 FOLD = torch.tensor(
     [[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.12]]]
 )  # where flat, a lamp just sees itself
+WEIGHTS = 0.2 + torch.rand(PIXELS, PIXELS, 3, generator=torch.Generator().manual_seed(9)).double()
 Numbers = dict[str, Tensor]
 
 
@@ -26,6 +27,8 @@ class SimpleScene(NamedTuple):
     numbers: Numbers  # (1, ...)
     build: Callable[[Numbers], tuple[Scene, Camera]]
     depth: int
+    film: Film = FILM
+    weights: Tensor = WEIGHTS  # of the pixels, (row, column, 3)
 
 
 def random(seed: int, *shape: int) -> Tensor:
@@ -130,7 +133,7 @@ def lit() -> SimpleScene:
     block, slab, floor = box(0.35), box((0.2, 0.5, 0.3)), quad((0, 0, 0), (1.5, 0, 0), (0, 1.5, 0))
     numbers = {
         "block": block.vertices + row(-0.4, 0.0, 0.4), "slab": slab.vertices + row(0.5, 0.2, 0.35), "floor": floor.vertices,
-        "albedo": random(1, 3), "slab albedo": random(2, 3), "alpha": torch.tensor([0.35]), "lamp": row(-0.8, -1.2, 1.6),
+        "albedo": random(1, 3), "slab albedo": random(2, 3), "alpha": torch.tensor([0.5]), "lamp": row(-0.8, -1.2, 1.6),
         "intensity": 3.0 * random(3, 3), "near lamp": row(0.1, -0.5, 0.8), "near intensity": random(4, 3),
         "direction": row(0.5, 0.9, -1.4), "irradiance": 2.0 * random(5, 3),
         **camera_numbers(perspective((0.3, -2.2, 1.7), (0.0, 0.0, 0.3), 45.0, 2 * PIXELS)),
@@ -157,35 +160,34 @@ def round_things() -> SimpleScene:
     heights = shell.vertices[0, :, 2]
     shell = Mesh(shell.vertices, shell.faces[~(heights[shell.faces.long()] > 0.0).all(dim=1)])
     numbers = {
-        "center": row(-0.45, 0.05, -0.6), "radius": torch.tensor([0.8]), "glossy center": row(0.5, -0.1, -0.55),
-        "glossy radius": torch.tensor([0.75]), "glowing center": row(0.1, 1.7, 0.5), "glowing radius": torch.tensor([0.85]),
+        "ball": row(-0.45, 0.05, -0.6, 0.8), "glossy ball": row(0.5, -0.1, -0.55, 0.75),
+        "glowing ball": row(0.15, 1.35, 0.4, 0.85),
         "floor": torch.tensor([[[0.0, 0.0, 0.0], [0.8, 0.2, 0.0], [-0.1, 0.9, 0.05]]]),
-        "wall": torch.tensor([[[0.0, 1.0, 0.0], [1.0, 1.1, 0.0], [0.0, 1.05, 1.0]]]), "shell": shell.vertices,
+        "wall": torch.tensor([[[0.0, 0.65, 0.0], [1.0, 0.75, 0.0], [0.0, 0.7, 1.0]]]), "shell": shell.vertices,
         "albedo": random(1, 3), "glossy albedo": random(2, 3), "alpha": torch.tensor([0.5]), "tiles": random(3, 3, 3, 3),
-        "glow": 12.0 * random(4, 3), "wall glow": 0.5 * random(5, 3), "lamp": row(-0.8, -0.5, 0.8),
-        "intensity": 1.5 * random(6, 3), "sky": 0.5 * random(7, 3),
-        **camera_numbers(perspective((0.1, -0.7, 2.3), (0.0, 0.2, 0.0), 40.0, 2 * PIXELS)),
+        "glow": 4.0 * random(4, 3), "wall glow": 0.5 * random(5, 3), "lamp": row(-0.65, -0.25, 0.6),
+        "intensity": random(6, 3), "near lamp": row(0.3, 0.2, 0.7), "near intensity": random(8, 3),
+        "sky": 0.5 * random(7, 3), **camera_numbers(perspective((0.1, -0.7, 2.3), (0.0, 0.2, 0.0), 40.0, 2 * PIXELS)),
     }  # fmt: skip
 
     def build(n: Numbers) -> tuple[Scene, Camera]:
-        bodies = [
-            Ball(n["center"], n["radius"], "diffuse"), Ball(n["glossy center"], n["glossy radius"], "glossy"),
-            Plane(n["floor"], "tiles"), Ball(n["glowing center"], n["glowing radius"], "glow"), Plane(n["wall"], "wall"),
-            Body(Mesh(n["shell"], shell.faces), "shell"),
-        ]  # fmt: skip
+        balls = zip((n["ball"], n["glossy ball"], n["glowing ball"]), ("diffuse", "glossy", "glow"))
+        first, *others = (Ball(numbers[:, :3], numbers[:, 3], material) for numbers, material in balls)
+        floor, wall = Plane(n["floor"], "tiles"), Plane(n["wall"], "wall")
+        bodies = [first, floor, *others, wall, Body(Mesh(n["shell"], shell.faces), "shell")]
         materials = {
             "diffuse": Material(n["albedo"]), "glossy": Material(n["glossy albedo"], "conductor", n["alpha"]),
             "tiles": Material((0.9, 0.8, 0.7), albedo_texture=Texture(n["tiles"], "mirror")),
-            "glow": Material((0.3, 0.3, 0.3), emission=n["glow"]), "wall": Material((0.5, 0.5, 0.5), emission=n["wall glow"]),
+            "glow": Material((0.9, 0.8, 0.7), emission=n["glow"]), "wall": Material((0.5, 0.5, 0.5), emission=n["wall glow"]),
             "shell": Material((0.4, 0.5, 0.6)),
         }  # fmt: skip
-        return Scene(bodies, materials, [PointLight(n["lamp"], n["intensity"])], n["sky"]), camera_of(n)
+        lights = [PointLight(n["lamp"], n["intensity"]), PointLight(n["near lamp"], n["near intensity"])]
+        return Scene(bodies, materials, lights, n["sky"]), camera_of(n)
 
     return SimpleScene(numbers, build, 3)
 
 
 SCENES = {"room": room, "gloss": gloss, "textured": textured, "lit": lit, "round": round_things}
-WEIGHTS = 2.0 * torch.rand(PIXELS, PIXELS, 3, generator=torch.Generator().manual_seed(9)).double() - 0.5
 
 
 def estimates(
@@ -197,7 +199,7 @@ def estimates(
     for name in names:
         leaves[name].requires_grad_(True)
     shown, camera = scene.build(leaves)
-    images = render(shown, camera, FILM, seed=seed)
-    (images * WEIGHTS).mean(dim=(1, 2, 3)).sum().backward()
+    images = render(shown, camera, scene.film, seed=seed)
+    (images * scene.weights).mean(dim=(1, 2, 3)).sum().backward()
     found = {"image": images.detach()} | {name: leaves[name].grad for name in names}
     return {name: value.double().reshape(WORLDS, -1).numpy() for name, value in found.items()}

@@ -5,22 +5,23 @@ import pytest
 import torch
 
 from dvc.errors import Unsupported, UserError
-from dvc.records import SdfGrid
+from dvc.records import Camera, SdfGrid
 from render.path_render import PathRender
 from render.scene import Ball, Body, Material, PointLight, Poses, Scene, SdfBody
 from render.simple_path import SimplePathRender
+from tests.render.random_scenes import random_scene
 from tests.render.ray_scenes import box, film, from_above, perspective, quad, row
-from tests.render.simple_scenes import FILM, SCENES, WEIGHTS, camera_of, estimates, lit
+from tests.render.simple_scenes import FILM, SCENES, WEIGHTS, SimpleScene, camera_of, estimates, lit
 
 ROUNDING = 1.0e-5  # of a gradient's size: single precision
 LARGEST_Z = 5.5  # of a few hundred, from 16 estimates each
-NOISY = 0.3  # standard error over size beyond which agreement says nothing
+NOISY = 0.4  # standard error over size beyond which agreement says nothing
 MATERIAL = {  # numbers that move nothing, for which `PathRender` has another kernel
     "room": ("wall albedo", "wall colours", "block albedo", "emission", "lamp colours", "lamp albedo"),
     "gloss": ("floor albedo", "wall albedo", "floor alpha", "wall alpha", "rough", "emission", "sky"),
     "textured": ("repeat", "mirror", "clamp", "rough", "shine", "albedo", "alpha", "emission", "sky"),
     "lit": ("albedo", "slab albedo", "alpha", "intensity", "near intensity", "irradiance"),
-    "round": ("albedo", "glossy albedo", "alpha", "tiles", "glow", "wall glow", "intensity", "sky"),
+    "round": ("albedo", "glossy albedo", "alpha", "tiles", "glow", "wall glow", "intensity", "near intensity", "sky"),
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore:PathRender. the gradient leaves out", "ignore:PathRender. view")
@@ -47,7 +48,7 @@ def compare(simple: dict[str, np.ndarray], fast: dict[str, np.ndarray]) -> None:
         z = (ours.mean(axis=0) - theirs.mean(axis=0)) / (np.hypot(*errors) + ROUNDING * size)
         assert np.abs(z).max() < LARGEST_Z, f"{name}, entry {np.abs(z).argmax()}: {z}"
         squares.append((z**2).mean())
-    assert np.mean(squares) < 2.0, dict(zip(simple, squares))
+    assert np.mean(squares) < 3.0, dict(zip(simple, squares))
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -57,6 +58,21 @@ def test_image_and_gradient_of_every_number(name: str):
     compare(simple, estimates(PathRender(256, scene.depth, boundary_samples=0), scene, 2))
     still = estimates(PathRender(256, scene.depth), scene, 3, MATERIAL[name])
     compare({key: simple[key] for key in still}, still)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 14, 26, 32, 39])
+def test_random_scenes(number: int):
+    drawn = random_scene(number)
+
+    def build(numbers: dict[str, torch.Tensor]) -> tuple[Scene, Camera]:
+        given = drawn.build(numbers["all"])
+        return given["scene"], given["camera"]
+
+    scene = SimpleScene({"all": torch.zeros(1, len(drawn.names))}, build, drawn.depth, drawn.film, drawn.weights)
+    samples = 4096 // drawn.weights[..., 0].numel()
+    simple = estimates(SimplePathRender(samples, scene.depth), scene, 1)
+    compare(simple, estimates(PathRender(4 * samples, scene.depth, boundary_samples=0), scene, 2))
 
 
 @pytest.mark.parametrize("name", SCENES)
