@@ -39,12 +39,15 @@ def gather(scene: Scene, view: int, views: int, device: torch.device) -> World:
     """The world that a view shows, in double precision, with gradient to the scene's tensors."""
 
     def pick(value: Tensor | Sequence[float] | float) -> Tensor:
-        tensor = value[view * len(value) // views] if isinstance(value, Tensor) else torch.tensor(value, device=device)
-        return tensor.double()
+        if isinstance(value, Tensor):
+            return value[view * len(value) // views].double()
+        return torch.tensor(value, dtype=torch.float64, device=device)
 
     names, materials = list(scene.materials), list(scene.materials.values())
     nothing = torch.zeros(0, 3, dtype=torch.float64, device=device)
-    corners, uvs, factors, owners, lamps = [nothing[:, None].expand(0, 3, 3)], [], [], [], []
+    corners, uvs, factors = [nothing[:, None].expand(0, 3, 3)], [], []
+    owners: list[int] = []  # materials of things
+    lamps: list[int] = []
     meshes = [b for b in scene.bodies if isinstance(b, Body)]
     planes = [b for b in scene.bodies if isinstance(b, Plane)]
     balls = [b for b in scene.bodies if isinstance(b, Ball)]
@@ -60,7 +63,7 @@ def gather(scene: Scene, view: int, views: int, device: torch.device) -> World:
         whole = [torch.ones_like(vertices) if v is None else v.reshape(len(vertices), -1).expand(-1, 3) for v in given]
         factors.append(torch.stack(whole)[:, faces])
     rest = len(planes) + len(balls)
-    owners += [names.index(b.material) for b in [*planes, *balls]]
+    owners += [names.index(b.material) for b in planes] + [names.index(b.material) for b in balls]
     corners += [pick(b.corners)[None] for b in planes]
     uvs.append(torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]], device=device).double().expand(rest, 3, 2))
     factors.append(torch.ones(3, rest, 3, 3, device=device).double())

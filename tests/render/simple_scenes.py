@@ -76,10 +76,10 @@ def gloss() -> SimpleScene:
     floor, wall = quad((0, 0, 0), (1.2, 0, 0), (0, 1.2, 0)), quad((0.0, 1.0, 0.7), (1.1, 0.1, 0), (0.0, -0.2, 0.7))
     lamp = quad((-0.3, -0.2, 1.7), (0.4, 0, 0), (0, -0.4, 0.1))
     numbers = {
-        "floor": floor.vertices, "wall": wall.vertices, "lamp": lamp.vertices + FOLD, "floor albedo": random(1, 3),
+        "floor": floor.vertices, "wall": wall.vertices, "lamp": lamp.vertices + FOLD, "floor albedo": 0.2 * random(1, 3),
         "wall albedo": random(2, 3), "floor alpha": torch.tensor([0.45]), "wall alpha": torch.tensor([0.6]),
         "rough": 0.6 + 0.5 * random(3, 4), "emission": 6.0 * random(4, 3), "sky": random(5, 3),
-        **camera_numbers(perspective((0.5, -2.0, 1.3), (0.0, 0.4, 0.2), 40.0, 2 * PIXELS)),
+        **camera_numbers(perspective((0.3, -2.4, 0.5), (0.0, 0.0, 0.1), 40.0, 2 * PIXELS)),
     }  # fmt: skip
 
     def build(n: Numbers) -> tuple[Scene, Camera]:
