@@ -137,12 +137,19 @@ def masking(alpha: Tensor, cosine: Tensor) -> Tensor:
     return 2.0 / (1.0 + torch.sqrt(1.0 + alpha**2 * (1.0 - cosine**2) / cosine**2))
 
 
+def facing(s: Surface, wi: Tensor) -> Tensor:
+    """The normal on the side of wi, which points away from the surface."""
+    return torch.where((dot(s.normal, wi) > 0.0)[:, None], s.normal, -s.normal)
+
+
+def reflects(world: World, s: Surface, wi: Tensor, wo: Tensor) -> Tensor:
+    """Whether light from wo can go to wi: both are on one side, the front or that of a two-sided material."""
+    return ((dot(s.normal, wi) > 0.0) | world.two_sided[s.material]) & (dot(facing(s, wi), wo) > 0.0)
+
+
 def bsdf_cos(world: World, s: Surface, wi: Tensor, wo: Tensor) -> Tensor:
-    """f cos_o (ray, 3); directions point away from the surface."""
-    front = dot(s.normal, wi) > 0.0
-    n = torch.where(front[:, None], s.normal, -s.normal)
-    lit = (front | world.two_sided[s.material]) & (dot(n, wo) > 0.0)
-    h = unit(wi + wo)
+    """f cos_o (ray, 3)."""
+    n, h, lit = facing(s, wi), unit(wi + wo), reflects(world, s, wi, wo)
     cos_i, cos_o, cos_h = (torch.where(lit, dot(n, v), 1.0) for v in (wi, wo, h))
     fresnel = s.albedo + (1.0 - s.albedo) * (1.0 - dot(wi, h)[:, None]) ** 5  # Schlick 1994, eq. 15
     reflectance = torch.where(world.schlick[s.material][:, None], fresnel, s.albedo)
@@ -154,7 +161,7 @@ def bsdf_cos(world: World, s: Surface, wi: Tensor, wo: Tensor) -> Tensor:
 @torch.no_grad()
 def sample_direction(world: World, s: Surface, wi: Tensor, u: Tensor, uniform: bool) -> tuple[Tensor, Tensor]:
     """wo and its density [1/sr]: over the sphere, or by cosine (diffuse), or mirrored at a facet (Walter et al. 35)."""
-    n = torch.where((dot(s.normal, wi) > 0.0)[:, None], s.normal, -s.normal)
+    n = facing(s, wi)
     axis = torch.where(n[:, :1].abs() < 0.5, n.new_tensor([1.0, 0.0, 0.0]), n.new_tensor([0.0, 1.0, 0.0]))
     tangent = unit(torch.linalg.cross(n, axis))
     conductor = world.conductor[s.material]
@@ -224,7 +231,7 @@ def radiance(
         total = total.index_add(0, ray, throughput * light(world, s, -d, u[ray, :3]))
         wo, density = sample_direction(world, s, -d, u[ray, 3:], uniform)
         throughput = throughput * bsdf_cos(world, s, -d, wo) / density[:, None]
-        go = (throughput > 0.0).any(dim=1)
+        go = reflects(world, s, -d, wo)  # a black material, too: what arrives is its albedo's derivative
         ray, throughput, o, d = ray[go], throughput[go], s.point[go], wo[go]
     return total
 

@@ -106,7 +106,7 @@ def textured() -> SimpleScene:
         "repeat": random(1, 4, 3, 3), "mirror": random(2, 3, 5, 3), "clamp": random(3, 3, 2, 1),
         "rough": 0.3 + 0.7 * random(4, 2, 3, 1), "shine": random(5, 3, 2, 3), "albedo": random(6, 3),
         "alpha": torch.tensor([0.9]), "emission": 3.0 * random(7, 3), "panels": torch.cat([p.vertices for p in panels], dim=1),
-        "lamp": lamp.vertices + FOLD, "sky": random(8, 3),
+        "lamp": lamp.vertices + FOLD, "lamp albedo": torch.zeros(1, 3), "sky": random(8, 3),
         **camera_numbers(Camera(row(0.05, 0.1, 0.0), DOWN, row(5.0, 5.5), row(8.1, 6.9), True)),
     }  # fmt: skip
 
@@ -116,7 +116,7 @@ def textured() -> SimpleScene:
             "mirror": Material(n["albedo"], "conductor", n["alpha"], albedo_texture=Texture(n["mirror"], "mirror"),
                                alpha_texture=Texture(n["rough"], "repeat")),
             "clamp": Material(n["albedo"], albedo_texture=Texture(n["clamp"], "clamp"), two_sided=True),
-            "lamp": Material((0.0, 0.0, 0.0), emission=n["emission"], emission_texture=Texture(n["shine"], "mirror")),
+            "lamp": Material(n["lamp albedo"], emission=n["emission"], emission_texture=Texture(n["shine"], "mirror")),
         }  # fmt: skip
         bodies = [
             Body(Mesh(n["panels"][:, 4 * i : 4 * i + 4], panel.faces), name, uv)

@@ -19,7 +19,7 @@ NOISY = 0.4  # standard error over size beyond which agreement says nothing
 MATERIAL = {  # numbers that move nothing, for which `PathRender` has another kernel
     "room": ("wall albedo", "wall colours", "block albedo", "emission", "lamp colours", "lamp albedo"),
     "gloss": ("floor albedo", "wall albedo", "floor alpha", "wall alpha", "rough", "emission", "sky"),
-    "textured": ("repeat", "mirror", "clamp", "rough", "shine", "albedo", "alpha", "emission", "sky"),
+    "textured": ("repeat", "mirror", "clamp", "rough", "shine", "albedo", "lamp albedo", "alpha", "emission", "sky"),
     "lit": ("albedo", "slab albedo", "alpha", "intensity", "near intensity", "irradiance"),
     "round": ("albedo", "glossy albedo", "alpha", "tiles", "glow", "wall glow", "intensity", "near intensity", "sky"),
 }
