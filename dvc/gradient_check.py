@@ -223,5 +223,5 @@ def format_table(rows: Sequence[CheckRow]) -> str:
     excluded = sum(r.note.startswith("excluded") for r in rows)
     failed = sum(not r.passed for r in rows)
     share = f"{100.0 * excluded / max(1, len(rows)):.0f} %, at most {100 * MOST_EXCLUDED:.0f} %"
-    lines.append(f"{len(rows)} gradients, {failed} failed, {excluded} excluded as not smooth ({share})")
+    lines.append(f"{len(rows)} gradients, {failed} failed, {excluded} excluded, not smooth or too noisy ({share})")
     return "\n".join(lines)

@@ -28,7 +28,7 @@ from dvc.records import Mesh
 from dvc.result import Metric, Result
 from experiments.clay_views import contact_sheet
 from experiments.mesh_pictures import shaded
-from experiments.picture_check import check_pictures, ramp, ways_of
+from experiments.rendered_check import check_pictures, ramp, ways_of
 from experiments.shadow_room import MAGNIFIED, SEEN, ShadowRoom, shadow_of
 from experiments.silhouettes import silhouette
 from experiments.surface_descent import checked_phases, descend_surface

@@ -31,7 +31,7 @@ from dvc.result import Metric, Result
 from experiments.clay_views import ClayViews, cameras_around, contact_sheet
 from experiments.mesh_pictures import shaded
 from experiments.mesh_scores import chamfer_rel, diagonal_of
-from experiments.picture_check import check_pictures, ramp, ways_of
+from experiments.rendered_check import check_pictures, ramp, ways_of
 from experiments.surface_descent import checked_phases, descend_surface
 from geometry.free_grid import FreeGrid
 from geometry.free_mesh import FreeMesh

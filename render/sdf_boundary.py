@@ -12,7 +12,7 @@ SDFs", where w = 1 / eps; the first moment of ours is 0, which takes away what i
 The same holds for the way from a seen point to a light, where L_in = 0.
 
 Bias: of order eps^2; eps is `band` film pixels at the distance of x* (on the way to a light: of the seen point), and at most
-a quarter of a cell of the grid.
+one cell of the grid.
 Left out: outlines seen by way of other surfaces, and where the solid cuts other bodies.
 """
 
@@ -46,7 +46,7 @@ from render.scene_data import (
 from render.sdf_hits import add_sdf_gradient, march_sdf, sdf_at, sdf_ray, to_world_axes
 from render.surface import Surface, add_surface_gradient, surface_of
 
-BAND_CELLS = wp.constant(0.25)  # widest band
+BAND_CELLS = wp.constant(1.0)  # widest band
 RIM_DEPTH = wp.constant(0.02)  # of a cell: how far inside the outline its radiance is taken
 BEYOND = wp.constant(1.1)  # times the least distance to the outline, which is curved
 LEAST_SLOPE = wp.constant(0.1)

@@ -10,7 +10,7 @@ from dvc.errors import UserError
 from dvc.recorder import Recorder
 from experiments.clay_views import cameras_around, directions
 from experiments.mesh_scores import chamfer_rel
-from experiments.picture_check import check_pictures
+from experiments.rendered_check import check_pictures
 from experiments.shape_from_images import ShapeFromImages
 from geometry.mesh import icosphere
 from geometry.mesh_io import read_mesh, write_mesh
