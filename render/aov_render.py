@@ -6,15 +6,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dvc.errors import UserError
 from dvc.records import Camera, Film, Shutter
 from render.aov import render_aovs
 from render.camera_projection import pack_camera
 from render.edge_guide import wanted_motion
 from render.path_op import NUMBERS, TABLES
-from render.path_render import PathRender, step_back
+from render.path_render import PathRender, edge_counts, step_back
 from render.scene import Ball, Body, Plane, Scene, SdfBody
 from render.scene_packing import ordered_bodies
+from render.value_checks import real_number, whole_number
+
+COPIES = 7  # of three channels a pixel: all images together, as `render.film_checks` counts
 
 
 class Aovs(NamedTuple):
@@ -51,13 +53,13 @@ class AovRender(nn.Module):
 
     def __init__(
         self, samples: int = 16, *, pixel_filter: str = "box", filter_size: float | None = None,
-        motion_time: float | None = None, boundary_samples: int | None = None, side_offset: float = 0.01,
+        motion_time: float | None = None, boundary_samples: int | tuple[int, int, int] | None = None, side_offset: float = 0.01,
         meshes: bool = False,
     ):  # fmt: skip
         super().__init__()
-        if motion_time is not None and not 0.0 < motion_time < float("inf"):
-            raise UserError(f"AovRender.motion_time: expected a positive time [s] or None, got {motion_time}")
-        self.motion_time = -1.0 if motion_time is None else float(motion_time)
+        self.motion_time = -1.0 if motion_time is None else real_number("AovRender.motion_time", motion_time, 0.0, unit=" [s]")
+        whole_number("AovRender.samples", samples, 1)
+        boundary_samples = edge_counts("AovRender.boundary_samples", boundary_samples)
         self.paths = PathRender(
             samples, 1, pixel_filter=pixel_filter, filter_size=filter_size, boundary_samples=boundary_samples,
             side_offset=side_offset, meshes=meshes,
@@ -73,7 +75,8 @@ class AovRender(nn.Module):
         frame_interval: float = 1.0,
         node_interval: float = 1.0,
     ) -> Aovs:
-        numbers, packed = self.paths.pack(scene, camera, film, shutter, None)
+        given, numbers, packed = self.paths.pack(scene, camera, film, shutter, None, COPIES)
+        scene, camera = given.scene, given.camera
         wanted = wanted_motion(ordered_bodies(scene.bodies), numbers)
         options = self.paths.options(packed, scene, film, frame_interval, node_interval, wanted)
         options["film"] += (("motion_time", self.motion_time),)

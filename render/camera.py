@@ -3,12 +3,16 @@
 World: z up. A camera with pitch = roll = yaw = 0 looks along +y, x to the right, image y along -z.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Shutter
 from render.distortion import distort_points
+from render.scene import Numbers
+from render.value_checks import Intake
 
 
 def rotation_from_angles(pitch: Tensor, roll: Tensor, yaw: Tensor) -> Tensor:
@@ -56,6 +60,24 @@ def focal_from_fov(fov: Tensor, width: float) -> Tensor:
     return 0.5 * width / torch.tan(0.5 * fov)
 
 
+def _rows(owner: str, given: dict[str, tuple[Numbers | None, tuple[int, ...]]]) -> list[Any]:
+    """Constants as tensors with a leading axis, on one device; what is not given stays None."""
+    device = next((value.device for value, _ in given.values() if isinstance(value, Tensor)), torch.device("cpu"))
+    intake = Intake(device, "another argument")
+    rows = []
+    for name, (value, inner) in given.items():
+        whole = value is None or (isinstance(value, Tensor) and value.dim() > len(inner) and value.dtype.is_floating_point)
+        rows.append(value if whole else intake.row(f"{owner}.{name}", value, inner))
+    return rows
+
+
+def _focal(owner: str, focal: Numbers) -> Tensor:
+    """(world,), or (world, 2)."""
+    if isinstance(focal, Tensor) and focal.dim() == 2:
+        return _rows(owner, {"focal": (focal, (2,))})[0]
+    return _rows(owner, {"focal": (focal, ())})[0]
+
+
 class _Angles(nn.Module):
     def _rotation(self, reference: Tensor, pitch: Tensor | None, roll: Tensor | None, yaw: Tensor | None) -> Tensor:
         zero = torch.zeros_like(reference)
@@ -97,6 +119,7 @@ class LookAtCamera(nn.Module):
     Forward: position, target [m] (world, 3); fov: horizontal angle of view [rad] (world,), or focal [px] (world,) or
         (world, 2); up (world, 3), the world's z where left out; roll [rad] (world,): turns the picture as in `PinholeCamera`;
         center [px] (world, 2); distortion (world, 5) -> Camera.
+        Constants without their world axis, or plain numbers, serve all worlds.
     """
 
     def __init__(self, width: int, height: int):
@@ -105,24 +128,28 @@ class LookAtCamera(nn.Module):
 
     def forward(
         self,
-        position: Tensor,
-        target: Tensor,
-        fov: Tensor | None = None,
-        focal: Tensor | None = None,
-        up: Tensor | None = None,
-        roll: Tensor | None = None,
-        center: Tensor | None = None,
-        distortion: Tensor | None = None,
+        position: Numbers,
+        target: Numbers,
+        fov: Numbers | None = None,
+        focal: Numbers | None = None,
+        up: Numbers | None = None,
+        roll: Numbers | None = None,
+        center: Numbers | None = None,
+        distortion: Numbers | None = None,
     ) -> Camera:
-        if fov is not None and focal is None:
-            focal = focal_from_fov(fov, self.width)
-        elif focal is None or fov is not None:
-            raise UserError(f"LookAtCamera: expected either fov or focal, got {fov} and {focal}")
-        rotation = look_at(position, target, position.new_tensor([[0.0, 0.0, 1.0]]) if up is None else up)
-        if roll is not None:
-            rotation = _in_image(roll) @ rotation
-        center = position.new_tensor([[0.5 * self.width, 0.5 * self.height]]) if center is None else center
-        return Camera(position, rotation, focal, center, False, distortion)
+        if (fov is None) == (focal is None):
+            raise UserError(f"LookAtCamera: expected either fov or focal, got {'neither' if fov is None else 'both'}")
+        given = {
+            "position": (position, (3,)), "target": (target, (3,)), "up": (up, (3,)), "roll": (roll, ()), "fov": (fov, ()),
+            "center": (center, (2,)), "distortion": (distortion, (5,)),
+        }  # fmt: skip
+        eye, aim, upwards, turn, angle, middle, lens = _rows("LookAtCamera", given)
+        lengths = _focal("LookAtCamera", focal) if focal is not None else focal_from_fov(angle, self.width)
+        rotation = look_at(eye, aim, eye.new_tensor([[0.0, 0.0, 1.0]]) if upwards is None else upwards)
+        if turn is not None:
+            rotation = _in_image(turn) @ rotation
+        middle = eye.new_tensor([[0.5 * self.width, 0.5 * self.height]]) if middle is None else middle
+        return Camera(eye, rotation, lengths, middle, False, lens)
 
 
 class AnchoredCamera(_Angles):

@@ -14,6 +14,7 @@ from torch import Tensor
 from dvc.atomic_file import replacing, write_error, write_file
 from dvc.errors import UserError
 from render.response import FilmResponse, srgb_inverse
+from render.value_checks import shown
 
 EIGHT_BIT = (".png", ".jpg", ".jpeg")
 SUFFIXES = {1: ("V",), 2: ("U", "V"), 3: ("X", "Y", "Z")}  # of EXR channels
@@ -104,6 +105,10 @@ def write_exr(path: str | Path, image: Tensor, layers: Mapping[str, Tensor] | No
 
 
 def _check(path: Path, image: Tensor) -> np.ndarray:
+    if not isinstance(image, Tensor) or image.dim() != 3 or image.shape[2] not in SUFFIXES or 0 in image.shape:
+        raise UserError(
+            f"{path}: expected an image (row, column, channel) of 1 to 3 channels, got {shown(image)}; remedy: image[0]"
+        )
     bad = ~torch.isfinite(image.detach())
     if bool(bad.any()):
         raise UserError(f"{path}: expected an image of finite numbers, got {int(bad.sum())} that are not")

@@ -1,8 +1,7 @@
 """`PathRender`: the stage that renders a scene by path tracing, with gradients that include boundaries."""
 
-import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +12,14 @@ from dvc.errors import UserError
 from dvc.records import Camera, Film, Shutter
 from render.camera_projection import pack_camera
 from render.edge_guide import MOVING, wanted_motion
+from render.film_checks import COPIES, check_film, check_memory
+from render.material_checks import require_emission
 from render.path_op import NUMBERS, TABLES, derive_paths, render_paths
 from render.pixel_filter import filter_option
 from render.scene import Ball, Body, Plane, Scene, SdfBody
+from render.scene_checks import Given, check_given
 from render.scene_packing import PackedScene, ordered_bodies, pack_scene
+from render.value_checks import real_number, require_kind, shown, whole_number
 
 
 def _warn_black(images: Tensor) -> None:
@@ -31,16 +34,6 @@ def _warn_black(images: Tensor) -> None:
         )
 
 
-def _check_film(film: Film) -> None:
-    for name in ("rows", "columns", "width", "height", "scale"):
-        value = getattr(film, name)
-        if not 0.0 < value < float("inf"):
-            raise UserError(f"Film.{name}: expected a positive number, got {value}")
-    for name in ("left", "top"):
-        if not math.isfinite(getattr(film, name)):
-            raise UserError(f"Film.{name}: expected a finite number, got {getattr(film, name)}")
-
-
 def step_back(packed: PackedScene, cameras: Tensor) -> float:
     """Distance [m] by which cameras without perspective step back so that the whole scene lies in front of them."""
     numbers, frame = packed.numbers, packed.tables["sdf_frame"]
@@ -53,6 +46,20 @@ def step_back(packed: PackedScene, cameras: Tensor) -> float:
         extents.append(float(frame[:3].norm() + frame[3] * sum(numbers["sdf"].shape[1:])))
     return 1.1 * sum(extents)
 
+
+def edge_counts(name: str, given: int | Sequence[int] | None) -> tuple[int, int, int] | None:
+    """Samples for primary visibility, for lamps and lights, for directions."""
+    if given is None:
+        return None
+    if isinstance(given, (tuple, list)):
+        if len(given) != 3:
+            raise UserError(f"{name}: expected one whole number, three, or None, got {shown(given)}")
+        first, second, third = (whole_number(f"{name}[{i}]", count, 0) for i, count in enumerate(given))
+        return first, second, third
+    return (whole_number(name, given, 0),) * 3
+
+
+BUILT = {"scene", "camera", "shutter", "plate"}
 
 _warned: set[str] = set()
 
@@ -98,16 +105,21 @@ class PathRender(nn.Module):
         side_offset: float = 0.01, meshes: bool = False, gradient_samples: int | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.gradient_samples = int(gradient_samples) if gradient_samples is not None else int(samples)
-        for name, value in (("samples", samples), ("depth", depth), ("gradient_samples", self.gradient_samples)):
-            if int(value) < 1:
-                raise UserError(f"PathRender.{name}: expected at least 1, got {value}")
-        if not 0.0 < side_offset <= 0.5:
-            raise UserError(f"PathRender.side_offset: expected a fraction in (0, 0.5], got {side_offset}")
-        self.samples, self.depth, self.side_offset, self.meshes = int(samples), int(depth), float(side_offset), bool(meshes)
-        self.roulette_depth = int(roulette_depth) if roulette_depth is not None else self.depth + 1
-        self.filter = filter_option("PathRender.pixel_filter", pixel_filter, filter_size)
-        self.boundary_samples = boundary_samples
+        self.samples = whole_number("PathRender.samples", samples, 1)
+        self.depth = whole_number("PathRender.depth", depth, 1)
+        self.gradient_samples = (
+            self.samples if gradient_samples is None else whole_number("PathRender.gradient_samples", gradient_samples, 1)
+        )
+        self.roulette_depth = (
+            self.depth + 1 if roulette_depth is None else whole_number("PathRender.roulette_depth", roulette_depth, 1)
+        )
+        self.side_offset = real_number("PathRender.side_offset", side_offset, 0.0, 0.5)
+        require_kind("PathRender.meshes", meshes, bool)
+        require_kind("PathRender.pixel_filter", pixel_filter, str)
+        self.meshes = meshes
+        size = None if filter_size is None else real_number("PathRender.filter_size", filter_size, 0.0)
+        self.filter = filter_option("PathRender.pixel_filter", pixel_filter, size)
+        self.boundary_samples = edge_counts("PathRender.boundary_samples", boundary_samples)
 
     def forward(
         self,
@@ -120,12 +132,14 @@ class PathRender(nn.Module):
         frame_interval: float = 1.0,
         node_interval: float = 1.0,
     ) -> Tensor:
-        numbers, packed = self.pack(scene, camera, film, shutter, plate)
-        wanted = wanted_motion(ordered_bodies(scene.bodies), numbers)
+        given, numbers, packed = self.pack(scene, camera, film, shutter, plate)
+        if self.depth == 1:
+            require_emission(given.scene)
+        wanted = wanted_motion(ordered_bodies(given.scene.bodies), numbers)
         images = render_paths(
-            *(numbers[name] for name in NUMBERS), self.seeds(seed, packed.views, camera),
+            *(numbers[name] for name in NUMBERS), self.seeds(seed, packed.views, given.camera),
             *(packed.tables[name] for name in TABLES),
-            **self.options(packed, scene, film, frame_interval, node_interval, wanted),
+            **self.options(packed, given.scene, film, frame_interval, node_interval, wanted),
         )  # fmt: skip
         _warn_black(images)
         return images
@@ -140,55 +154,83 @@ class PathRender(nn.Module):
         build(value) -> {"scene": Scene, "camera": Camera, "shutter": ..., "plate": ...}, made by torch alone (forward-mode
         differentiation passes through it; ops of Warp refuse it).
         """
+        require_kind("PathRender.derivative.value", value, Tensor, "torch.tensor(...)")
+        along = torch.ones_like(value) if direction is None else direction
+        require_kind("PathRender.derivative.direction", along, Tensor, "torch.tensor(...)")
+        alike = along.shape == value.shape and along.dtype == value.dtype and along.device == value.device
+        if not (alike and value.is_floating_point() and bool(torch.isfinite(along).all())):
+            raise UserError(
+                f"PathRender.derivative.direction: expected finite numbers as value has, float of shape {tuple(value.shape)}, "
+                f"got {along.dtype} of shape {tuple(along.shape)}"
+            )
         with torch.no_grad(), forward_ad.dual_level():
-            along = torch.ones_like(value) if direction is None else direction
-            given = build(forward_ad.make_dual(value.detach(), along))
-            scene, camera = given["scene"], given["camera"]
-            numbers, packed = self.pack(scene, camera, film, given.get("shutter"), given.get("plate"))
+            built = build(forward_ad.make_dual(value.detach(), along.detach()))
+            if not isinstance(built, Mapping) or not {"scene", "camera"} <= built.keys() <= BUILT:
+                raise UserError(
+                    "PathRender.derivative.build: expected {'scene': ..., 'camera': ...} and perhaps shutter and plate, got "
+                    f"{', '.join(map(str, built)) if isinstance(built, Mapping) else shown(built)}"
+                )
+            given, numbers, packed = self.pack(built["scene"], built["camera"], film, built.get("shutter"), built.get("plate"))
+            if self.depth == 1:
+                require_emission(given.scene)
             parts = {name: forward_ad.unpack_dual(tensor) for name, tensor in numbers.items()}
             primal = {name: part.primal.contiguous() for name, part in parts.items()}
             tangent = {
                 name: torch.zeros_like(primal[name]) if part.tangent is None else part.tangent.contiguous()
                 for name, part in parts.items()
             }
+            if all(part.tangent is None for part in parts.values()):
+                raise UserError(
+                    "PathRender.derivative: expected a build(value) that depends on its value, got one that does not"
+                )
             wanted = tuple((name, None) for name in MOVING if parts[name].tangent is not None)
-            seeds = self.seeds(seed, packed.views, camera)
+            seeds = self.seeds(seed, packed.views, given.camera)
             tables = [forward_ad.unpack_dual(packed.tables[name]).primal.contiguous() for name in TABLES]
         return derive_paths(
             *(primal[name] for name in NUMBERS), seeds, *tables, *(tangent[name] for name in NUMBERS),
-            **self.options(packed, scene, film, frame_interval, node_interval, wanted),
+            **self.options(packed, given.scene, film, frame_interval, node_interval, wanted),
         )  # fmt: skip
 
     def pack(
-        self, scene: Scene, camera: Camera, film: Film, shutter: Shutter | None, plate: Tensor | None
-    ) -> tuple[dict[str, Tensor], PackedScene]:
-        """The numbers that carry gradient, cameras among them, and the rest of a scene, as kernels take them."""
-        _check_film(film)
-        packed = pack_scene(scene, camera, shutter, plate, film)
-        cameras = pack_camera(camera, packed.views, film)
+        self, scene: Scene, camera: Camera, film: Film, shutter: Shutter | None, plate: Tensor | None, copies: int = COPIES
+    ) -> tuple[Given, dict[str, Tensor], PackedScene]:
+        """What is rendered, checked; the numbers that carry gradient, cameras among them; and the rest of what kernels take."""
+        check_film(film)
+        given = check_given(scene, camera, shutter, plate)
+        packed = pack_scene(given, film)
+        check_memory(film.rows, film.columns, packed.views, given.camera.position.device, copies)
+        cameras = pack_camera(given.camera, packed.views, film)
         if camera.orthographic:  # the picture does not change when the camera steps back along its axis
             back = step_back(packed, cameras)
             cameras = torch.cat([cameras[:, :3] - back * cameras[:, 9:12], cameras[:, 3:]], dim=1)
-        return {"cameras": cameras, **packed.numbers}, packed
+        return given, {"cameras": cameras, **packed.numbers}, packed
 
     @staticmethod
     def seeds(seed: int | Tensor, views: int, camera: Camera) -> Tensor:
-        """One seed a view, int32 (view,)."""
-        seeds = seed if isinstance(seed, Tensor) else torch.tensor([int(seed)], dtype=torch.int32)
-        return seeds.to(device=camera.position.device, dtype=torch.int32).expand(views).contiguous()
+        """One seed a view, int32 (view,). Raises: UserError for what is no seed of 32 bits, or another number of them."""
+        name, low, high = "PathRender.seed", -(2**31), 2**31 - 1
+        if not isinstance(seed, Tensor):
+            seed = torch.tensor([whole_number(name, seed, low, high)], dtype=torch.int32)
+        if seed.dtype not in (torch.int32, torch.int64, torch.int16) or seed.dim() > 1 or seed.numel() not in (1, views):
+            raise UserError(
+                f"{name}: expected an int, or int32 of shape ({views},), one a view, got {seed.dtype} of shape "
+                f"{tuple(seed.shape)}"
+            )
+        if seed.dtype == torch.int64 and not bool(((seed >= low) & (seed <= high)).all()):
+            raise UserError(f"{name}: expected whole numbers from {low} to {high}, got {int(seed.min())} to {int(seed.max())}")
+        return seed.to(device=camera.position.device, dtype=torch.int32).expand(views).contiguous()
 
     def options(
         self, packed: PackedScene, scene: Scene, film: Film, frame_interval: float, node_interval: float, wanted: tuple
     ) -> dict[str, Any]:
         """What the ops take by name; wanted: see `render.edge_guide.wanted_motion`."""
-        for name, interval in (("frame_interval", frame_interval), ("node_interval", node_interval)):
-            if not 0.0 < interval < math.inf:
-                raise UserError(f"PathRender.{name}: expected a positive number of seconds, got {interval}")
+        frame_interval = real_number("PathRender.frame_interval", frame_interval, 0.0, unit=" of seconds")
+        node_interval = real_number("PathRender.node_interval", node_interval, 0.0, unit=" of seconds")
         plan = (
             ("origin", (float(film.left), float(film.top))), ("frame", (float(film.width), float(film.height))),
             ("scale", float(film.scale)), ("height", int(film.rows)), ("width", int(film.columns)),
-            ("filter_kind", self.filter[0]), ("filter_size", self.filter[1]), ("frame_interval", float(frame_interval)),
-            ("node_interval", float(node_interval)), ("samples", self.samples),
+            ("filter_kind", self.filter[0]), ("filter_size", self.filter[1]), ("frame_interval", frame_interval),
+            ("node_interval", node_interval), ("samples", self.samples),
             ("gradient_samples", self.gradient_samples), ("moves", int(bool(wanted))), ("depth", self.depth),
             ("roulette_depth", self.roulette_depth),
         )  # fmt: skip
@@ -205,7 +247,7 @@ class PathRender(nn.Module):
         if given is None:
             paths = int(film.rows * film.columns * self.gradient_samples)
             given = (max(1024, paths // 4), max(1024, paths // 2), max(1024, paths // 2))
-        primary, shadow, indirect = (given, given, given) if isinstance(given, int) else given
+        primary, shadow, indirect = given
         if self.depth < 2:
             shadow = indirect = 0
         lamps = any(isinstance(b, Body) and scene.materials[b.material].emission is not None for b in scene.bodies)
@@ -216,4 +258,4 @@ class PathRender(nn.Module):
         glows = any(scene.materials[b.material].emission is not None for b in others)
         if self.depth < 3 and scene.environment is None and not glows:
             indirect = 0
-        return int(primary), int(shadow), int(indirect)
+        return primary, shadow, indirect

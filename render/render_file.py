@@ -18,14 +18,16 @@ from dvc.progress import duration_text
 from dvc.records import Camera, Film
 from dvc.trace import announced_compilation, start_warp
 from render.aov_render import AovRender, Aovs
+from render.film_checks import check_memory
 from render.image_file import write_exr, write_png
 from render.path_render import PathRender
 from render.scene import Scene
-from render.scene_file import SceneFile, read_scene
+from render.scene_file import LARGEST_FILM, SceneFile, read_scene
 
 KINDS = (".png", ".exr", ".npz")
 PASS = 64  # samples a pixel of one pass
 LINE_SECONDS = 10.0
+COPIES = 4  # of the image in memory: the sum, and those of a pass
 
 
 class RenderFile:
@@ -64,6 +66,7 @@ class RenderFile:
         start_warp()
         file = read_scene(self.path)
         film = scaled_film(file.film, self.width, self.height)
+        check_memory(film.rows, film.columns, 1, self.device, COPIES)
         scene, camera = _moved(file.scene, self.device), _moved(file.camera, self.device)
         samples = self.samples or file.samples
         stops = file.exposure if self.exposure is None else float(self.exposure)
@@ -134,6 +137,8 @@ def scaled_film(film: Film, width: int | None, height: int | None) -> Film:
             f"width, height: expected the film's proportions ({film.width} x {film.height}), got {width} x {height}; "
             f"remedy: give one of them, or change `film` in the scene file"
         )
+    if max(columns, rows) > LARGEST_FILM:
+        raise UserError(f"width, height: expected at most {LARGEST_FILM} pixels a side, got {columns} x {rows}")
     return film._replace(columns=columns, rows=rows, scale=scale)
 
 

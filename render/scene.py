@@ -6,7 +6,8 @@
     )
     images = PathRender(samples=16, depth=4)(scene, camera, film)
 
-Leading axes are worlds; poses have views (world x frame), ordered world by world.
+Leading axes are worlds; poses have views (world x frame), ordered world by world. Constants, typed `Numbers`, may come without
+their world axis, as a tensor or as plain numbers, and a colour as one number: they serve all worlds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dvc.records import Mesh, SdfGrid
 
+Numbers = Tensor | Sequence[float] | float
 DIFFUSE, CONDUCTOR = "diffuse", "conductor"
 
 
@@ -33,10 +35,10 @@ class Material(NamedTuple):
     the same at all angles, or that at normal incidence where `schlick` is set. One-sided unless `two_sided`: dark from behind.
     """
 
-    albedo: Tensor | Sequence[float] = (0.5, 0.5, 0.5)  # (world, 3), in [0, 1]
+    albedo: Numbers = (0.5, 0.5, 0.5)  # (world, 3), in [0, 1]
     kind: str = DIFFUSE
-    alpha: Tensor | float = 0.3  # roughness, (world,)
-    emission: Tensor | Sequence[float] | None = None  # radiance on the front side [W/(m^2 sr)], (world, 3)
+    alpha: Numbers = 0.3  # roughness, (world,)
+    emission: Numbers | None = None  # radiance on the front side [W/(m^2 sr)], (world, 3)
     two_sided: bool = False
     schlick: bool = False
     albedo_texture: Texture | None = None
@@ -66,8 +68,8 @@ class Body(NamedTuple):
 class Ball(NamedTuple):
     """A sphere. Without texture; what it emits is seen, but is not sampled as a light."""
 
-    center: Tensor  # [m], (world, 3)
-    radius: Tensor  # [m], (world,)
+    center: Numbers  # [m], (world, 3)
+    radius: Numbers  # [m], (world,)
     material: str
     poses: Poses | None = None
 
@@ -75,7 +77,7 @@ class Ball(NamedTuple):
 class Plane(NamedTuple):
     """An endless plane through three points, counter-clockwise seen from its front; uv (0, 0), (1, 0), (0, 1) there."""
 
-    corners: Tensor  # [m], (world, 3, 3)
+    corners: Numbers  # [m], (world, 3, 3)
     material: str
 
 
@@ -92,17 +94,17 @@ class SdfBody(NamedTuple):
 
 
 class PointLight(NamedTuple):
-    position: Tensor  # [m], (world, 3)
-    intensity: Tensor  # [W/sr], (world, 3)
+    position: Numbers  # [m], (world, 3)
+    intensity: Numbers  # [W/sr], (world, 3)
 
 
 class DirectionalLight(NamedTuple):
-    direction: Tensor  # in which the light travels, any length, (world, 3)
-    irradiance: Tensor  # on a surface that faces it [W/m^2], (world, 3)
+    direction: Numbers  # in which the light travels, any length, (world, 3)
+    irradiance: Numbers  # on a surface that faces it [W/m^2], (world, 3)
 
 
 class Scene(NamedTuple):
     bodies: Sequence[Body | Ball | Plane | SdfBody]
     materials: Mapping[str, Material]
-    lights: Sequence[PointLight | DirectionalLight] = ()
-    environment: Tensor | None = None  # radiance from everywhere, (world, 3)
+    lights: Sequence[PointLight | DirectionalLight] | None = ()
+    environment: Numbers | None = None  # radiance from everywhere, (world, 3)

@@ -25,7 +25,19 @@ from render.image_file import read_image
 from render.procedural_texture import checker, noise
 from render.scene import CONDUCTOR, DIFFUSE, DirectionalLight, Material, PointLight, Scene, Texture
 from render.scene_shapes import read_body
-from render.scene_values import by_name, colour, items, number, numbers, one_of, section, text, truth, whole
+from render.scene_values import (
+    by_name,
+    colour,
+    items,
+    number,
+    numbers,
+    one_of,
+    refuse_doubled_keys,
+    section,
+    text,
+    truth,
+    whole,
+)
 from render.textures import WRAPS
 
 SECTIONS = ("name", "camera", "film", "render", "textures", "materials", "bodies", "lights", "environment")
@@ -65,6 +77,7 @@ def read_scene(path: str | Path) -> SceneFile:
 
 def _read(path: Path) -> SceneFile:
     content = section("scene", read_yaml(path), SECTIONS, ["camera", "materials", "bodies"])
+    refuse_doubled_keys(path)
     film, pixel_filter, filter_size = _film(content.get("film", {}))
     camera = _camera(content["camera"], film)
     textures = {

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, tensor
@@ -39,6 +40,36 @@ def items(where: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise UserError(f"{where}: expected a list, got {shown(value)}")
     return value
+
+
+def refuse_doubled_keys(path: Path) -> None:
+    """YAML keeps the last of two entries of one name without a word.
+
+    Raises: UserError that names the key and its lines.
+    """
+    import yaml
+
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    waiting, seen = [] if root is None else [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if not isinstance(node, yaml.MappingNode):
+            waiting += node.value
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            name = str(key.value)
+            if name in lines:
+                raise UserError(
+                    f"{path}, line {line}: expected each key once, got {key.value!r} again (first in line {lines[name]}); "
+                    "remedy: leave one out, or rename it"
+                )
+            lines[name] = line
+            waiting.append(value)
 
 
 def one_of(where: str, value: Mapping[str, Any], choices: Sequence[str]) -> str:

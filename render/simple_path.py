@@ -24,6 +24,7 @@ from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Film
 from render.camera_projection import pack_camera
 from render.scene import Scene, SdfBody
+from render.scene_checks import check_given
 from render.scene_packing import pack_scene
 from render.simple_scene import World, camera_rays, gather, plain
 
@@ -259,13 +260,15 @@ class SimplePathRender(nn.Module):
         self.samples, self.depth, self.uniform_directions = int(samples), int(depth), bool(uniform_directions)
 
     def forward(self, scene: Scene, camera: Camera, film: Film, seed: int = 0) -> Tensor:
+        scene, camera, *_ = check_given(scene, camera, None, None, torch.float64)
         for number, body in enumerate(scene.bodies):
             if isinstance(body, SdfBody) or getattr(body, "poses", None) is not None:
                 raise Unsupported(f"SimplePathRender: Scene.bodies[{number}] is an SDF or has poses; remedy: PathRender")
         if camera.position.dim() != 2:
             raise Unsupported("SimplePathRender: camera.position has a frame axis; remedy: one row a view")
-        views = pack_scene(plain(scene), plain(camera), None, None, film).views
-        pack_camera(plain(camera), views, film)
+        single = check_given(plain(scene), plain(camera), None, None)
+        views = pack_scene(single, film).views
+        pack_camera(single.camera, views, film)
         device = camera.position.device
         generator = torch.Generator(device).manual_seed(int(seed))
 

@@ -88,7 +88,7 @@ def gather(scene: Scene, view: int, views: int, device: torch.device) -> World:
         conductor=torch.tensor([m.kind == CONDUCTOR for m in materials], device=device),
         two_sided=torch.tensor([m.two_sided for m in materials], device=device),
         schlick=torch.tensor([m.schlick for m in materials], device=device),
-        lights=[(isinstance(light, PointLight), pick(light[0]), pick(light[1])) for light in scene.lights],
+        lights=[(isinstance(light, PointLight), pick(light[0]), pick(light[1])) for light in scene.lights or ()],
         environment=pick(scene.environment if scene.environment is not None else (0.0, 0.0, 0.0)),
     )  # fmt: skip
 

@@ -258,3 +258,14 @@ def test_renderers_without_distortion_say_so() -> None:
         require_undistorted("here", camera._replace(distortion=torch.zeros(1, 5)))
     with pytest.raises(Unsupported, match="here: two focal lengths"):
         require_undistorted("here", camera._replace(focal=torch.ones(1, 2)))
+
+
+def test_a_camera_of_plain_numbers() -> None:
+    usual = LookAtCamera(64, 48)(torch.tensor([[1.5, -3.0, 2.0]]), torch.tensor([[0.0, 0.0, 0.3]]), fov=torch.tensor([0.9]))
+    plain = LookAtCamera(64, 48)((1.5, -3, 2), [0, 0, 0.3], fov=0.9, up=torch.tensor([0.0, 0.0, 2.0]), roll=0.0)
+    for one, other in zip(usual, plain):
+        assert one is other or torch.allclose(torch.as_tensor(one), torch.as_tensor(other), atol=1e-6)
+    with pytest.raises(UserError, match=r"LookAtCamera.target: expected shape \(world, 3\), got \(2,\)"):
+        LookAtCamera(64, 48)((1.5, -3, 2), (0, 0), fov=0.9)
+    with pytest.raises(UserError, match=r"LookAtCamera.fov: expected numbers, as a tensor or plain ones, got 'wide'"):
+        LookAtCamera(64, 48)((1.5, -3, 2), (0, 0, 0), fov="wide")

@@ -78,3 +78,15 @@ def test_checks_and_noise() -> None:
     assert torch.equal(field, noise(4, torch.zeros(3), torch.ones(3), octaves=3, resolution=64, seed=1))
     steps = (field[0, :, 1:] - field[0, :, :-1]).abs().max()
     assert float((field[0, :, 0] - field[0, :, -1]).abs().max()) <= 1.5 * float(steps)  # no seam
+
+
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    for write, name in ((write_png, "a.png"), (write_exr, "a.exr")):
+        for image in (picture()[None], picture()[..., 0], torch.zeros(2, 2, 5), torch.zeros(0, 2, 3), picture().numpy()):
+            with pytest.raises(UserError, match=r"expected an image \(row, column, channel\) .*; remedy: image\[0\]"):
+                write(tmp_path / name, image)
+    with pytest.raises(UserError, match=r"checker.rows: expected a whole number of at least 1, got 1.5"):
+        checker(2, 1.5, (0.0, 0.0, 0.0), 1.0)
+    with pytest.raises(UserError, match=r"noise.second: expected numbers of at least 0, got -1"):
+        noise(2, 0.0, (-1.0, 0.0, 0.0))
+    assert torch.equal(checker(2, 2, (0, 0, 0), 1), checker(2, 2, torch.zeros(3), torch.ones(3)))

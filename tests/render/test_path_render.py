@@ -140,7 +140,6 @@ def _render(scene: Scene, **options) -> torch.Tensor:
 
 BAD_POINTS = FLOOR.vertices.clone()
 BAD_POINTS[0, 2, 1] = float("nan")
-DOUBLED = torch.tensor([[0, 1, 2], [0, 2, 3], [0, 1, 2]], dtype=torch.int32)
 BENT = torch.tensor([[0, 1, 1]], dtype=torch.int32)
 TEXTURE = Texture(torch.ones(1, 2, 2, 3))
 
@@ -149,9 +148,8 @@ TEXTURE = Texture(torch.ones(1, 2, 2, 3))
     ("bodies", "material", "lights", "words"),
     [
         ([], Material(), [], "at least one body"),
-        ([Body(Mesh(BAD_POINTS, FLOOR.faces), "m")], Material(), [], "vertices that are not, the first is number 2"),
-        ([Body(Mesh(FLOOR.vertices, BENT), "m")], Material(), [], r"bodies\[0\].*three different"),
-        ([Body(Mesh(FLOOR.vertices, DOUBLED), "m")], Material(), [], r"bodies\[0\].mesh.faces"),
+        ([Body(Mesh(BAD_POINTS, FLOOR.faces), "m")], Material(), [], r"expected finite numbers, got 1 of 12"),
+        ([Body(Mesh(FLOOR.vertices, BENT), "m")], Material(), [], r"bodies\[0\].mesh: expected a face with an area"),
         ([Body(Mesh(FLOOR.vertices, torch.tensor([[0, 1, 9]], dtype=torch.int32)), "m")], Material(), [], "vertex numbers"),
         ([Body(FLOOR, "n")], Material(), [], "expected one of m"),
         ([Body(FLOOR, "m")], Material(albedo_texture=TEXTURE), [], "has a texture"),
@@ -160,15 +158,15 @@ TEXTURE = Texture(torch.ones(1, 2, 2, 3))
         ([Body(FLOOR, "m")], Material(kind="conductor", alpha=1e-4), [], "roughness of 0.001 or more"),
         ([Body(FLOOR, "m")], Material(albedo=row(float("inf"), 0, 0)), [], "albedo: expected finite"),
         ([Ball(row(0, 0, 0), torch.tensor([-1.0]), "m")], Material(), [], "radius: expected positive"),
-        ([Ball(row(0, float("nan"), 0), torch.tensor([1.0]), "m")], Material(), [], "spheres.*finite"),
+        ([Ball(row(0, float("nan"), 0), torch.tensor([1.0]), "m")], Material(), [], r"bodies\[0\].center: expected finite"),
         ([Plane(torch.zeros(1, 3, 3), "m")], Material(), [], "span a plane"),
         ([Body(FLOOR, "m")], Material(), [DirectionalLight(row(0, 0, 0), row(1, 1, 1))], "expected a direction"),
-        ([Body(quad((0, 0, 0), (0, 0, 0), (0, 1, 0)), "m")], Material(emission=row(1, 1, 1)), [], "zero area"),
+        ([Body(quad((0, 0, 0), (0, 0, 0), (0, 1, 0)), "m")], Material(emission=row(1, 1, 1)), [], "face with an area"),
         ([Body(FLOOR, "m", poses=Poses(torch.zeros(1, 1, 3), torch.zeros(1, 1, 4)))], Material(), [], "zero length"),
-        ([Body(FLOOR, "m", poses=Poses(torch.zeros(1, 0, 3), torch.zeros(1, 0, 4)))], Material(), [], "at least one node"),
+        ([Body(FLOOR, "m", poses=Poses(torch.zeros(1, 0, 3), torch.zeros(1, 0, 4)))], Material(), [], "none of them empty"),
         ([Body(FLOOR, "m", uv=torch.full((2, 3, 2), float("nan")))], Material(), [], "uv: expected finite"),
         ([Body(FLOOR, "m", vertex_alpha=torch.zeros(1, 4))], Material(kind="conductor", alpha=0.5), [], "roughness of 0.001"),
-        ([Body(Mesh(torch.zeros(0, 4, 3), FLOOR.faces), "m")], Material(), [], "empty one"),
+        ([Body(Mesh(torch.zeros(0, 4, 3), FLOOR.faces), "m")], Material(), [], "none of them empty"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_rendered(bodies, material, lights, words: str):
@@ -205,5 +203,5 @@ def test_a_lamp_without_area_beside_another():
     lamp = quad((0, 0, 2), (0, 1, 0), (1, 0, 0))
     none = Mesh(lamp.vertices * 0.0, lamp.faces)
     materials = {"m": Material(), "lamp": Material(emission=row(1, 1, 1))}
-    with pytest.raises(UserError, match=r"bodies\[2\]: expected a lamp with an area"):
+    with pytest.raises(UserError, match=r"bodies\[2\].mesh: expected an extent"):
         PathRender()(Scene([Body(FLOOR, "m"), Body(lamp, "lamp"), Body(none, "lamp")], materials), from_above(4), film(4))

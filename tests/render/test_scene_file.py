@@ -3,6 +3,8 @@
 import copy
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,52 @@ def test_a_file_that_is_no_mapping_ends_the_command_with_one_line(tmp_path: Path
         read_scene(tmp_path / "bad.yaml")
     line = one_line(caught.value)
     assert line.count("bad.yaml") == 1 and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            "camera: {fov: 40}\nfilm: {}\ncamera: {fov: 50}\n",
+            "line 3: expected each key once, got 'camera' again (first in line 1)",
+        ),
+        ("materials:\n  clay: {albedo: 0.5}\n  clay: {albedo: 0.6}\n", "line 3: expected each key once, got 'clay' again"),
+        ("materials: {1: {albedo: 0.5}, '1': {albedo: 0.6}}\n", "line 1: expected each key once, got '1' again"),
+        ("bodies:\n- sphere: 1\n  material: m\n  sphere: 2\n", "line 4: expected each key once, got 'sphere' again"),
+    ],
+)
+def test_keys_that_are_there_twice_are_named_with_their_lines(tmp_path: Path, content: str, expected: str) -> None:
+    path = tmp_path / "scene.yaml"
+    needed = {"camera": "{}", "materials": "{}", "bodies": "[]"}
+    path.write_text(content + "".join(f"{key}: {value}\n" for key, value in needed.items() if key not in content))
+    with pytest.raises(UserError) as caught:
+        read_scene(path)
+    assert expected in str(caught.value) and "\n" not in str(caught.value) and str(caught.value).count("scene.yaml") == 1
+
+
+def test_an_anchor_that_is_used_twice_is_no_doubled_key(tmp_path: Path) -> None:
+    path = written(tmp_path, {})
+    path.write_text(
+        "camera: {position: [0, -3, 0.5], target: [0, 0, 0], fov: 40}\nmaterials: {a: &clay {albedo: 0.5}, b: *clay}\n"
+        "bodies: [{sphere: 1, material: a}, {sphere: 1, material: b}]\n"
+    )
+    assert set(read_scene(path).scene.materials) == {"a", "b"}
+
+
+def test_a_film_that_is_too_large_for_a_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="width, height: expected at most 16384 pixels a side, got 100000 x 75000"):
+        RenderFile(str(written(tmp_path, BASE)), out=str(tmp_path / "x.png"), width=100000).run()
+
+
+def test_a_black_picture_is_one_line_of_the_command(tmp_path: Path) -> None:
+    dark = changed(lights=[], environment=None, bodies=[{"sphere": 1, "material": "clay"}])
+    given = ["render", str(written(tmp_path, dark)), f"out={tmp_path / 'x.png'}", "samples=66", "device=cpu"]
+    code = f"import sys; from dvc.cli import entry; sys.argv = ['diffvc', *{given!r}]; entry()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    (line,) = [line for line in run.stderr.splitlines() if "black" in line]
+    assert line.startswith("diffvc: warning: PathRender: view 0 (1 of 1) is black") and ".py:" not in run.stderr
+    assert (tmp_path / "x.png").exists()
 
 
 def test_the_file_of_the_documentation_is_read(tmp_path: Path) -> None:

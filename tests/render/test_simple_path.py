@@ -151,7 +151,7 @@ def test_what_is_absent_is_refused():
         render(shown, camera._replace(position=camera.position[:, None]), FILM)
     with pytest.raises(UserError, match="monotone"):
         render(shown, camera_of({**scene.numbers, "camera.distortion": row(-9.0, 0.0, 0.0, 0.0, 0.0)}), FILM)
-    with pytest.raises(UserError, match=r"Ball\.radius"):
+    with pytest.raises(UserError, match=r"radius: expected positive"):
         render(shown._replace(bodies=[Ball(row(0, 0, 0), torch.tensor([-1.0]), "diffuse")]), camera, FILM)
     with pytest.raises(UserError, match=r"SimplePathRender\.depth"):
         SimplePathRender(1, 0)
