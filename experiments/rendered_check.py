@@ -2,9 +2,9 @@ r"""The gradient certificate where values are Monte Carlo pictures: means over s
 
 Reverse mode and central differences are estimated with seeds of their own (both sides of a difference share one). What is
 compared is linear in the picture, so that its mean over seeds is that of the mean picture: the loss of a noisy picture has a
-bias of its own. Seeds are added, up to `MOST_SEEDS`, where the error of the two is more than `WANTED` of the number. A row fails
-where the two differ by more than `DEVIATIONS` standard errors and the certificate's tolerance; one that is then still not known
-to `LARGEST` of itself is reported as excluded.
+bias of its own. Seeds are added, up to `MOST_SEEDS`, where the error of the two is more than `WANTED` of the number. A row
+fails where the two differ by more than `DEVIATIONS` standard errors and the certificate's tolerance; one that is then still not
+known to `LARGEST` of itself is reported as excluded.
 """
 
 import math
