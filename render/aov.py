@@ -23,14 +23,14 @@ from render.aov_value import (
     moves_on_film,
     surface_instance,
 )
-from render.camera_projection import camera_vector, origin_of, ray_of, undistort
+from render.camera_projection import camera_vector
 from render.edge_guide import random_direction
+from render.film_rays import FilmRay, film_ray, ray_through
 from render.gradient_sink import PILOT, REVERSE, Sink, deposit
 from render.hits import closest
 from render.intersector import Intersector
-from render.path_adjoint import add_time_gradient, ray_along
+from render.path_adjoint import pull_ray
 from render.path_op import NUMBERS, SHARED, PathJob
-from render.path_radiance import film_point, film_sample
 from render.reversible import calls_gradients
 from render.scene_data import (
     MISSED,
@@ -38,13 +38,10 @@ from render.scene_data import (
     SPHERE,
     FilmPlan,
     Hit,
-    Moment,
     SceneNumbers,
     SceneTables,
     light_vector,
     material_vector,
-    moment_at,
-    sample_time,
 )
 from render.surface import add_surface_gradient, surface_of
 from render.tiles import launch_parts, thread_count
@@ -73,29 +70,21 @@ def aov_kernel(
     world = view / film.views_per_world
     state = wp.rand_init(seed[view], view * film.width * film.height + pixel)
     shift = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
-    camera = scene.cameras[view]
-    nodes = scene.positions.shape[2]
     sum_form = wp.vec3(0.0, 0.0, 0.0)
     sum_position = wp.vec3(0.0, 0.0, 0.0)
     sum_normal = wp.vec3(0.0, 0.0, 0.0)
     sum_albedo = wp.vec3(0.0, 0.0, 0.0)
     sum_motion = wp.vec3(0.0, 0.0, 0.0)
     for k in range(film.samples):
-        u = film_sample(shift, k)
-        at = film_point(film, row, column, u)
-        time = sample_time(film, scene.exposure[view], scene.readout[view], at, u[2] - 0.5)
-        moment = moment_at(nodes, film.node_interval, time)
-        plane = undistort(at, camera)
-        o = origin_of(at, camera, plane, 0.0)
-        d = ray_of(at, camera, plane)
-        hit = closest(scene, tables, tracer, view, world, moment, o, d)
+        ray = film_ray(scene, film, view, row, column, shift, k)
+        hit = closest(scene, tables, tracer, view, world, ray.moment, ray.o, ray.d)
         if hit.kind != MISSED:
-            s = surface_of(scene, tables, view, world, moment, hit, o, d)
-            sum_form += group_value(FORM, scene, tables, film, view, moment, hit, s)
+            s = surface_of(scene, tables, view, world, ray.moment, hit, ray.o, ray.d)
+            sum_form += group_value(FORM, scene, tables, film, view, ray.moment, hit, s)
             sum_position += s.position
             sum_normal += s.normal
             sum_albedo += s.albedo
-            sum_motion += group_value(MOTION, scene, tables, film, view, moment, hit, s)
+            sum_motion += group_value(MOTION, scene, tables, film, view, ray.moment, hit, s)
     share = 1.0 / float(film.samples)
     form[view, row, column] = sum_form * share
     position[view, row, column] = sum_position * share
@@ -103,14 +92,8 @@ def aov_kernel(
     albedo[view, row, column] = sum_albedo * share
     motion[view, row, column] = sum_motion * share
     middle = film.origin + wp.vec2(float(column) + 0.5, float(row) + 0.5) / film.scale
-    moment_of_middle = moment_at(
-        nodes, film.node_interval, sample_time(film, scene.exposure[view], scene.readout[view], middle, 0.0)
-    )
-    plane_of_middle = undistort(middle, camera)
-    centre = closest(
-        scene, tables, tracer, view, world, moment_of_middle, origin_of(middle, camera, plane_of_middle, 0.0),
-        ray_of(middle, camera, plane_of_middle),
-    )  # fmt: skip
+    through = ray_through(scene, film, view, middle, 0.0)
+    centre = closest(scene, tables, tracer, view, world, through.moment, through.o, through.d)
     place = int(-1)
     if centre.kind == SDF:
         place = tables.faces.shape[0] + tables.sphere_table.shape[0]
@@ -124,12 +107,12 @@ def aov_kernel(
 @calls_gradients
 @wp.func
 def pull_aov_sample(
-    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, moment: Moment, hit: Hit,
-    at: wp.vec2, plane: wp.vec2, u: float, o: wp.vec3, d: wp.vec3, at_form: wp.vec3, at_position: wp.vec3,
-    at_normal: wp.vec3, at_albedo: wp.vec3, at_motion: wp.vec3,
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, hit: Hit, ray: FilmRay,
+    at_form: wp.vec3, at_position: wp.vec3, at_normal: wp.vec3, at_albedo: wp.vec3, at_motion: wp.vec3,
 ):  # fmt: skip
     """Hands the gradient of one sample to the sink."""
-    s = surface_of(scene, tables, view, world, moment, hit, o, d)
+    moment = ray.moment
+    s = surface_of(scene, tables, view, world, moment, hit, ray.o, ray.d)
     camera = scene.cameras[view]
     x_bar, camera_bar, _weight = wp.grad(depth_along)(s.position, camera, at_form[0])
     deposit(sink, sink.numbers.cameras, view, camera_bar)
@@ -142,11 +125,9 @@ def pull_aov_sample(
         x_bar += by_motion
         at_blend += of_motion
     o_bar, d_bar, of_hit = add_surface_gradient(
-        scene, tables, sink, view, world, moment, hit, s, o, d, x_bar, at_normal, at_albedo, 0.0, wp.vec2(0.0, 0.0)
+        scene, tables, sink, view, world, moment, hit, s, ray.o, ray.d, x_bar, at_normal, at_albedo, 0.0, wp.vec2(0.0, 0.0)
     )
-    add_time_gradient(sink, film, view, at, u, at_blend + of_hit)
-    _f, ray_bar, _p, _o, _d = wp.grad(ray_along)(at, camera, plane, o_bar, d_bar)
-    deposit(sink, sink.numbers.cameras, view, ray_bar)
+    pull_ray(scene, film, sink, view, ray, o_bar, d_bar, at_blend + of_hit)
 
 
 @wp.kernel(enable_backward=False)
@@ -181,22 +162,14 @@ def aov_interior_kernel(
         return
     state = wp.rand_init(seed[view] + 0x1B873593, view * film.width * film.height + pixel)
     shift = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
-    camera = scene.cameras[view]
     sink.slot = wp.tid() % sink.totals.shape[0]
     for k in range(film.samples):
-        u = film_sample(shift, k)
-        at = film_point(film, row, column, u)
-        time = sample_time(film, scene.exposure[view], scene.readout[view], at, u[2] - 0.5)
-        moment = moment_at(scene.positions.shape[2], film.node_interval, time)
-        plane = undistort(at, camera)
-        o = origin_of(at, camera, plane, 0.0)
-        d = ray_of(at, camera, plane)
-        hit = closest(scene, tables, tracer, view, world, moment, o, d)
+        ray = film_ray(scene, film, view, row, column, shift, k)
+        hit = closest(scene, tables, tracer, view, world, ray.moment, ray.o, ray.d)
         if hit.kind != MISSED:
             pull_aov_sample(
-                scene, tables, film, sink, view, world, moment, hit, at, plane, u[2] - 0.5, o, d, at_form, at_position,
-                at_normal, at_albedo, at_motion,
-            )  # fmt: skip
+                scene, tables, film, sink, view, world, hit, ray, at_form, at_position, at_normal, at_albedo, at_motion
+            )
 
 
 @warp_op(capture=False, seeds=("seed",), shared=SHARED)

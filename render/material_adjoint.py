@@ -15,8 +15,8 @@ from render.gradient_sink import Sink, deposit
 from render.lights import light_share
 from render.path_trace import PathHistory
 from render.reversible import calls_gradients
-from render.scene_data import ALBEDO, ALPHA, ENVIRONMENT, FACE, LAMP, MISSED, SceneNumbers, SceneTables
-from render.surface import Surface, add_emission_gradient, add_material, add_parameter_gradient
+from render.scene_data import ENVIRONMENT, FACE, LAMP, MISSED, SceneNumbers, SceneTables
+from render.surface import Surface, add_emission_gradient, add_reflectance_gradient
 
 
 @wp.func(inline=False)
@@ -45,7 +45,7 @@ def reflectance_gradient(s: Surface, wi: wp.vec3, wo: wp.vec3, g: wp.vec3):
 @calls_gradients
 @wp.func
 def sweep_materials(
-    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, count: int, history: PathHistory,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, world: int, count: int, history: PathHistory,
     adjoint: wp.vec3,
 ):  # fmt: skip
     """Adds the gradient of adjoint . radiance of the path."""
@@ -82,16 +82,7 @@ def sweep_materials(
                 g_albedo += ga
                 g_alpha += gl
             if light.kind >= 0 or vertex.go_on > 0.0:
-                numbers = scene.materials[world, s.material]
-                at_albedo, _uv = add_parameter_gradient(
-                    scene, tables, sink, world, s.material, ALBEDO, hit.kind, hit.index, hit.u, hit.v,
-                    wp.vec3(numbers[0], numbers[1], numbers[2]), g_albedo,
-                )  # fmt: skip
-                at_alpha, _uv = add_parameter_gradient(
-                    scene, tables, sink, world, s.material, ALPHA, hit.kind, hit.index, hit.u, hit.v,
-                    wp.vec3(numbers[3], 0.0, 0.0), wp.vec3(g_alpha, 0.0, 0.0),
-                )  # fmt: skip
-                add_material(sink, world, s.material, at_albedo, at_alpha[0], wp.vec3(0.0, 0.0, 0.0))
+                _uv = add_reflectance_gradient(scene, tables, sink, world, hit, s.material, g_albedo, g_alpha)
             if vertex.arrived > 0.0:
                 _uv = add_emission_gradient(
                     scene, tables, sink, world, s.material, hit.kind, hit.index, hit.u, hit.v, at_vertex * vertex.arrived

@@ -19,12 +19,12 @@ probabilities with which lamps are chosen.
 import warp as wp
 
 from render.bsdf import bsdf_along
-from render.camera_projection import camera_vector, origin_of, ray_found, ray_of, undistort
+from render.camera_projection import camera_vector, origin_of, ray_of
+from render.film_rays import FilmRay, film_ray
 from render.gradient_sink import Sink, collect, deposit
 from render.intersector import Intersector
 from render.lights import add_light_gradient, fill_light, light_value, light_value_along
 from render.material_adjoint import sweep_materials
-from render.path_radiance import film_point, film_sample
 from render.path_trace import PathHistory, PathVertex, is_lamp, trace_path
 from render.reversible import calls_gradients, reversible
 from render.scene_data import (
@@ -35,7 +35,6 @@ from render.scene_data import (
     Moment,
     SceneNumbers,
     SceneTables,
-    sample_moment,
 )
 from render.surface import (
     Surface,
@@ -188,22 +187,29 @@ def add_time_gradient(sink: Sink, film: FilmPlan, view: int, at: wp.vec2, u: flo
 
 @calls_gradients
 @wp.func
+def pull_ray(scene: SceneNumbers, film: FilmPlan, sink: Sink, view: int, ray: FilmRay, o_bar: wp.vec3, d_bar: wp.vec3,
+             at_blend: float):  # fmt: skip
+    """Hands the gradients of a ray's origin, direction and moment to camera and shutter."""
+    add_time_gradient(sink, film, view, ray.at, ray.u, at_blend)
+    if wp.dot(o_bar, o_bar) + wp.dot(d_bar, d_bar) != 0.0:  # which NaN is, too
+        _f, at_camera, _p, _o, _d = wp.grad(ray_along)(ray.at, scene.cameras[view], ray.plane, o_bar, d_bar)
+        deposit(sink, sink.numbers.cameras, view, at_camera)
+
+
+@calls_gradients
+@wp.func
 def pull_sample(
-    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, moment: Moment,
-    count: int, history: PathHistory, at: wp.vec2, plane: wp.vec2, u: float, row: int, column: int,
-    adjoint: wp.vec3,
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, ray: FilmRay, count: int,
+    history: PathHistory, row: int, column: int, adjoint: wp.vec3,
 ):  # fmt: skip
     """Hands the gradient of adjoint . radiance of a path to the sink."""
     if count == 1 and history.vertices[history.slot, 0].hit.kind == MISSED and scene.plate.shape[1] > 0:
         deposit(sink, sink.numbers.plate, view, row, column, adjoint)
     elif film.moves == 0:
-        sweep_materials(scene, tables, sink, view, world, count, history, adjoint)
+        sweep_materials(scene, tables, sink, world, count, history, adjoint)
     else:
-        o_bar, d_bar, at_blend = sweep_path(scene, tables, sink, view, world, moment, count, history, adjoint)
-        add_time_gradient(sink, film, view, at, u, at_blend)
-        if wp.dot(o_bar, o_bar) + wp.dot(d_bar, d_bar) != 0.0:  # which NaN is, too
-            _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, scene.cameras[view], plane, o_bar, d_bar)
-            deposit(sink, sink.numbers.cameras, view, at_camera)
+        o_bar, d_bar, at_blend = sweep_path(scene, tables, sink, view, world, ray.moment, count, history, adjoint)
+        pull_ray(scene, film, sink, view, ray, o_bar, d_bar, at_blend)
 
 
 @wp.kernel(enable_backward=False)
@@ -236,7 +242,6 @@ def interior_kernel(
             return
     state = wp.rand_init(seed[view] + 0x1B873593, view * film.width * film.height + pixel)
     shift = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
-    camera = scene.cameras[view]
     slot = wp.tid() % slots
     sink.slot = slot
     history = PathHistory()
@@ -244,14 +249,9 @@ def interior_kernel(
     history.slot = slot
     total = wp.vec3(0.0, 0.0, 0.0)
     for k in range(film.gradient_samples):
-        u = film_sample(shift, k)
-        at = film_point(film, row, column, u)
-        moment = sample_moment(film, scene.exposure[view], scene.readout[view], scene.positions.shape[2], at, u[2] - 0.5)
-        plane = undistort(at, camera)
-        o = origin_of(at, camera, plane, 0.0)
-        d = ray_found(at, camera, plane)
+        ray = film_ray(scene, film, view, row, column, shift, k)
         _value, count = trace_path(
-            scene, tables, film, tracer, view, world, moment, Hit(), 0, o, d, 1, 1, scene.environment[world],
+            scene, tables, film, tracer, view, world, ray.moment, Hit(), 0, ray.o, ray.d, 1, 1, scene.environment[world],
             wp.rand_init(int(state), k), history,
         )  # fmt: skip
         for c in range(channels):
@@ -259,9 +259,7 @@ def interior_kernel(
             if channels == 3:
                 along = wp.vec3(0.0, 0.0, 0.0)
                 along[c] = share
-            pull_sample(
-                scene, tables, film, sink, view, world, moment, count, history, at, plane, u[2] - 0.5, row, column, along
-            )
+            pull_sample(scene, tables, film, sink, view, world, ray, count, history, row, column, along)
             if channels == 3:
                 total[c] = total[c] + collect(sink)
     if sink.forward != 0:

@@ -19,13 +19,13 @@ Left out: outlines seen by way of other surfaces, and where the solid cuts other
 import warp as wp
 
 from render.boundary_side import sees_plate, side_radiance
-from render.camera_projection import camera_vector, depth_of, origin_of, ray_of, undistort
-from render.gradient_sink import Sink, collect, deposit
+from render.camera_projection import camera_vector, depth_of
+from render.film_rays import film_ray
+from render.gradient_sink import Sink, collect
 from render.hits import closest
 from render.intersector import Intersector
 from render.lights import add_light_gradient, light_value, sample_light
-from render.path_adjoint import add_time_gradient, ray_along
-from render.path_radiance import film_point, film_sample
+from render.path_adjoint import pull_ray
 from render.path_trace import facing_normal, shadow_ray
 from render.reversible import calls_gradients
 from render.scene_data import (
@@ -40,8 +40,6 @@ from render.scene_data import (
     Moment,
     SceneNumbers,
     SceneTables,
-    moment_at,
-    sample_time,
 )
 from render.sdf_hits import add_sdf_gradient, march_sdf, sdf_at, sdf_ray, to_world_axes
 from render.surface import Surface, add_surface_gradient, surface_of
@@ -150,13 +148,10 @@ def sdf_boundary_kernel(
     cell = tables.sdf_frame[3]
     total = wp.vec3(0.0, 0.0, 0.0)
     for k in range(film.samples):
-        u = film_sample(shift, k)
-        at = film_point(film, row, column, u)
-        time = sample_time(film, scene.exposure[view], scene.readout[view], at, u[2] - 0.5)
-        moment = moment_at(scene.positions.shape[2], film.node_interval, time)
-        plane = undistort(at, camera)
-        o = origin_of(at, camera, plane, 0.0)
-        d = ray_of(at, camera, plane)
+        ray = film_ray(scene, film, view, row, column, shift, k)
+        moment = ray.moment
+        o = ray.o
+        d = ray.d
         hit = closest(scene, tables, tracer, view, world, moment, o, d)
 
         # 1. the camera's ray
@@ -185,9 +180,7 @@ def sdf_boundary_kernel(
                 if sink.forward == 0:
                     weight = wp.dot(outer - inner, h) * band_weight(passed.least, width)
                 o_bar, d_bar, at_blend = pull_passing(scene, tables, sink, view, world, moment, o, d, passed.t_least, weight)
-                add_time_gradient(sink, film, view, at, u[2] - 0.5, at_blend)
-                _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, camera, plane, o_bar, d_bar)
-                deposit(sink, sink.numbers.cameras, view, at_camera)
+                pull_ray(scene, film, sink, view, ray, o_bar, d_bar, at_blend)
                 if sink.forward != 0:
                     total += (outer - inner) * collect(sink)
 
@@ -227,9 +220,7 @@ def sdf_boundary_kernel(
                                 scene, tables, film, sink, view, world, moment, hit, s, o, d, sample.kind, sample.index,
                                 sample.u, sample.v, end, t, weight,
                             )  # fmt: skip
-                            add_time_gradient(sink, film, view, at, u[2] - 0.5, at_blend)
-                            _f, at_camera, _p, _o, _d = wp.grad(ray_along)(at, camera, plane, o_bar, d_bar)
-                            deposit(sink, sink.numbers.cameras, view, at_camera)
+                            pull_ray(scene, film, sink, view, ray, o_bar, d_bar, at_blend)
                             if sink.forward != 0:
                                 total += value * collect(sink)
     if sink.forward != 0:

@@ -242,6 +242,31 @@ def add_material(sink: Sink, world: int, material: int, albedo: wp.vec3, alpha: 
 
 
 @wp.func
+def add_reflectance_gradient(
+    scene: SceneNumbers,
+    tables: SceneTables,
+    sink: Sink,
+    world: int,
+    hit: Hit,
+    material: int,
+    at_albedo: wp.vec3,
+    at_alpha: float,
+):
+    """Adds the gradients of albedo and roughness at a hit; returns that of (u, v)."""
+    numbers = scene.materials[world, material]
+    albedo, uv_of_albedo = add_parameter_gradient(
+        scene, tables, sink, world, material, ALBEDO, hit.kind, hit.index, hit.u, hit.v,
+        wp.vec3(numbers[0], numbers[1], numbers[2]), at_albedo,
+    )  # fmt: skip
+    alpha, uv_of_alpha = add_parameter_gradient(
+        scene, tables, sink, world, material, ALPHA, hit.kind, hit.index, hit.u, hit.v, wp.vec3(numbers[3], 0.0, 0.0),
+        wp.vec3(at_alpha, 0.0, 0.0),
+    )  # fmt: skip
+    add_material(sink, world, material, albedo, alpha[0], wp.vec3(0.0, 0.0, 0.0))
+    return uv_of_albedo + uv_of_alpha
+
+
+@wp.func
 def add_surface_gradient(
     scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, hit: Hit, s: Surface,
     o: wp.vec3, d: wp.vec3, at_position: wp.vec3, at_normal: wp.vec3, at_albedo: wp.vec3, at_alpha: float, at_uv: wp.vec2,
@@ -250,16 +275,7 @@ def add_surface_gradient(
 
     `at_uv` is what (u, v) has received already, from the emission.
     """
-    numbers = scene.materials[world, s.material]
-    albedo_constant, uv_of_albedo = add_parameter_gradient(
-        scene, tables, sink, world, s.material, ALBEDO, hit.kind, hit.index, hit.u, hit.v,
-        wp.vec3(numbers[0], numbers[1], numbers[2]), at_albedo,
-    )  # fmt: skip
-    alpha_constant, uv_of_alpha = add_parameter_gradient(
-        scene, tables, sink, world, s.material, ALPHA, hit.kind, hit.index, hit.u, hit.v,
-        wp.vec3(numbers[3], 0.0, 0.0), wp.vec3(at_alpha, 0.0, 0.0),
-    )  # fmt: skip
-    add_material(sink, world, s.material, albedo_constant, alpha_constant[0], wp.vec3(0.0, 0.0, 0.0))
+    uv_bar = at_uv + add_reflectance_gradient(scene, tables, sink, world, hit, s.material, at_albedo, at_alpha)
     if hit.kind == SDF:
         o_bar, d_bar, at_blend = pull_sdf_hit(scene, tables, sink, view, world, moment, hit.t, o, d, at_position, at_normal)
         return o_bar, d_bar, at_blend
@@ -267,7 +283,6 @@ def add_surface_gradient(
     a_bar = wp.vec3(0.0, 0.0, 0.0)
     b_bar = wp.vec3(0.0, 0.0, 0.0)
     c_bar = wp.vec3(0.0, 0.0, 0.0)
-    uv_bar = at_uv + uv_of_albedo + uv_of_alpha
     if (hit.kind == FACE or hit.kind == PLANE) and (uv_bar[0] != 0.0 or uv_bar[1] != 0.0):
         gx, ga, gb, gc, _uv_weight = wp.grad(barycentric_along)(s.position, s.a, s.b, s.c, uv_bar)
         x_bar += gx
