@@ -201,6 +201,7 @@ def render_aovs(
     edges: wp.array2d(dtype=int),
     sdf_frame: wp.array(dtype=float),
     sdf_table: wp.array(dtype=int),
+    sky_cdf: wp.array3d(dtype=float),
     texture_table: wp.array2d(dtype=int),
     *,
     film: tuple,

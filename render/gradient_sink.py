@@ -11,7 +11,8 @@ from typing import Any
 import warp as wp
 
 from render.pixel_filter import density_of, end_pixel, filter_reach, first_pixel
-from render.scene_data import SceneNumbers
+from render.scene_data import SceneNumbers, SceneTables
+from render.textures import add_texture_gradient, lookup, uv_gradient
 
 REVERSE, FORWARD, PILOT = wp.constant(0), wp.constant(1), wp.constant(2)
 
@@ -63,6 +64,21 @@ def deposit(sink: Sink, target: wp.array4d(dtype=float), i: int, j: int, k: int,
         wp.atomic_add(sink.totals, sink.slot, target[i, j, k, m] * value)
     else:
         wp.atomic_add(target, i, j, k, m, value)
+
+
+@wp.func
+def deposit_texture(
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, world: int, texture: int, uv: wp.vec2, g: wp.vec3
+):  # fmt: skip
+    """The gradient g of a texture's value at uv; returns that of uv."""
+    at_uv = wp.vec2(0.0, 0.0)
+    if sink.forward != 0:
+        at_uv = uv_gradient(tables.textures, scene.texels, world, texture, uv, g)
+        moved = lookup(tables.textures, sink.numbers.texels, world, texture, uv)
+        wp.atomic_add(sink.totals, sink.slot, wp.dot(moved, g))
+    else:
+        at_uv = add_texture_gradient(tables.textures, scene.texels, sink.numbers.texels, world, texture, uv, g)
+    return at_uv
 
 
 @wp.func

@@ -12,6 +12,7 @@ directions stay fixed.
 import warp as wp
 
 from render.bsdf import bsdf_cos
+from render.environment import add_sky_gradient, has_panorama, panorama_density, sample_panorama, sky_radiance
 from render.gradient_sink import Sink, deposit
 from render.placing import corner
 from render.reversible import calls_gradients, reversible
@@ -92,7 +93,7 @@ def light_value_along(
 @wp.func
 def add_light_gradient(
     scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, light: int, index: int,
-    u: float, v: float, ga: wp.vec3, gb: wp.vec3, gc: wp.vec3, g_radiance: wp.vec3,
+    u: float, v: float, direction: wp.vec3, ga: wp.vec3, gb: wp.vec3, gc: wp.vec3, g_radiance: wp.vec3,
 ):  # fmt: skip
     """Adds the gradients of what `light_value` takes of a light, as `fill_light` gave it; returns that of the blend."""
     at_blend = float(0.0)
@@ -101,7 +102,7 @@ def add_light_gradient(
         if wp.dot(g_radiance, g_radiance) != 0.0:  # which NaN is, too
             _uv = add_emission_gradient(scene, tables, sink, world, tables.face_table[index, 1], FACE, index, u, v, g_radiance)
     elif light == ENVIRONMENT:
-        deposit(sink, sink.numbers.environment, world, g_radiance)
+        _d = add_sky_gradient(scene, tables, sink, world, direction, g_radiance)
     else:
         row = light_vector(ga[0], ga[1], ga[2], g_radiance[0], g_radiance[1], g_radiance[2])
         deposit(sink, sink.numbers.lights, world, index, row)
@@ -155,7 +156,7 @@ def fill_light(
         sample.radiance = emission_of(scene, tables, world, tables.face_table[index, 1], 0, index, u, v)
     elif kind == ENVIRONMENT:
         sample.a = direction
-        sample.radiance = scene.environment[world]
+        sample.radiance = sky_radiance(scene, tables, world, direction)
     else:
         numbers = scene.lights[world, index]
         sample.a = wp.vec3(numbers[0], numbers[1], numbers[2])
@@ -172,6 +173,20 @@ def tangent_frame(n: wp.vec3, x: float, y: float, z: float):
     t = wp.vec3(1.0 + sign * n[0] * n[0] * a, sign * b, -sign * n[0])
     s = wp.vec3(b, sign + n[1] * n[1] * a, -n[1])
     return t * x + s * y + n * z
+
+
+@wp.func
+def environment_density(tables: SceneTables, world: int, n: wp.vec3, direction: wp.vec3):
+    """Solid-angle density with which `sample_light` chooses a direction of the environment; n: the normal on the side looked
+    at."""
+    cosine = wp.dot(n, direction)
+    density = float(0.0)
+    if cosine > 0.0 and tables.has_environment != 0:
+        density = cosine / wp.PI
+        if has_panorama(tables):
+            density = panorama_density(tables, world, direction)
+        density = density / float(wp.max(1, group_count(tables)))
+    return density
 
 
 @wp.func
@@ -219,14 +234,20 @@ def sample_light(
         sample.weight = float(groups)
         sample.density = 0.0
     else:
-        radius = wp.sqrt(u1)
-        angle = 2.0 * wp.PI * u2
-        cosine = wp.sqrt(wp.max(0.0, 1.0 - u1))
-        direction = tangent_frame(n, radius * wp.cos(angle), radius * wp.sin(angle), cosine)
+        direction = wp.vec3(0.0, 0.0, 0.0)
+        if has_panorama(tables):
+            direction = sample_panorama(tables, world, u1, u2)
+            if wp.dot(direction, n) <= 0.0:
+                return sample
+        else:
+            radius = wp.sqrt(u1)
+            angle = 2.0 * wp.PI * u2
+            cosine = wp.sqrt(wp.max(0.0, 1.0 - u1))
+            direction = tangent_frame(n, radius * wp.cos(angle), radius * wp.sin(angle), cosine)
         sample = fill_light(scene, tables, view, world, moment, ENVIRONMENT, 0, 0.0, 0.0, direction)
         sample.direction = direction
         sample.distance = 1.0e30
-        sample.density = cosine / (wp.PI * float(groups))
+        sample.density = environment_density(tables, world, n, direction)
         sample.weight = 1.0 / wp.max(sample.density, TINY)
     return sample
 
@@ -260,12 +281,6 @@ def lamp_density(tables: SceneTables, world: int, face: int, direction: wp.vec3,
         if tables.lamps[low] == face:
             density = lamp_share(tables, world, low) / float(group_count(tables)) * distance * distance / facing
     return density
-
-
-@wp.func
-def environment_density(tables: SceneTables, n: wp.vec3, direction: wp.vec3):
-    """The same for a direction that meets nothing."""
-    return wp.max(0.0, wp.dot(n, direction)) / (wp.PI * float(wp.max(1, group_count(tables)))) * float(tables.has_environment)
 
 
 @wp.func

@@ -11,7 +11,8 @@ division by what may be zero. `render.path_adjoint` is the same with geometry, a
 import warp as wp
 
 from render.bsdf import CONDUCTOR, bsdf_along, bsdf_cos
-from render.gradient_sink import Sink, deposit
+from render.environment import add_sky_gradient
+from render.gradient_sink import Sink
 from render.lights import light_share
 from render.path_trace import PathHistory
 from render.reversible import calls_gradients
@@ -57,7 +58,7 @@ def sweep_materials(
         hit = vertex.hit
         s = vertex.s
         if hit.kind == MISSED:
-            deposit(sink, sink.numbers.environment, world, at_vertex * vertex.arrived)
+            _d = add_sky_gradient(scene, tables, sink, world, vertex.d, at_vertex * vertex.arrived)
         else:
             g_albedo = wp.vec3(0.0, 0.0, 0.0)
             g_alpha = float(0.0)
@@ -76,7 +77,7 @@ def sweep_materials(
                     lamp = tables.face_table[light.index, 1]
                     _uv = add_emission_gradient(scene, tables, sink, world, lamp, FACE, light.index, light.u, light.v, at_light)
                 elif light.kind == ENVIRONMENT:
-                    deposit(sink, sink.numbers.environment, world, at_light)
+                    _d = add_sky_gradient(scene, tables, sink, world, light.direction, at_light)
             if vertex.go_on > 0.0:
                 ga, gl = reflectance_gradient(s, wi, vertex.wo, wp.cw_mul(at_vertex, arriving) * vertex.go_on)
                 g_albedo += ga

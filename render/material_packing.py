@@ -13,9 +13,10 @@ from render.value_checks import checked
 
 
 def pack_materials(
-    materials: Mapping[str, Material], meshes: list[Body], worlds: int, device: torch.device
+    materials: Mapping[str, Material], meshes: list[Body], worlds: int, device: torch.device, panorama: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of checked materials: numbers (world, material, 7), table (material, 8), texels and the table of textures."""
+    """Of checked materials: numbers (world, material, 7), table (material, 8), texels and the table of textures, of which the
+    environment's panorama is the last."""
     rows, table, wraps = [], [], []
     images: list[Tensor] = []
     for name, m in materials.items():
@@ -34,6 +35,9 @@ def pack_materials(
                 given = (body.vertex_albedo, body.vertex_alpha, body.vertex_emission)
                 bits |= sum(1 << slot for slot, value in enumerate(given) if value is not None)
         table.append([KINDS[m.kind], int(m.two_sided), int(m.schlick), *places, bits, int(m.emission is not None)])
+    if panorama is not None:
+        images.append(panorama)
+        wraps.append("repeat")
     texels, texture_table = torch.zeros(worlds, 0, 3, device=device), torch.zeros(0, 5, dtype=torch.int32, device=device)
     if images:
         texels, texture_table = pack_textures(images, wraps)

@@ -20,6 +20,7 @@ import warp as wp
 
 from render.bsdf import bsdf_along
 from render.camera_projection import camera_vector, origin_of, ray_of
+from render.environment import add_sky_gradient
 from render.film_rays import FilmRay, film_ray
 from render.gradient_sink import Sink, collect, deposit
 from render.intersector import Intersector
@@ -70,7 +71,7 @@ def add_light(
         sample.radiance, scaled,
     )  # fmt: skip
     at_blend = add_light_gradient(
-        scene, tables, sink, view, world, moment, light, index, u, v, ga, gb, gc, g_radiance
+        scene, tables, sink, view, world, moment, light, index, u, v, direction, ga, gb, gc, g_radiance
     )  # fmt: skip
     return value * weight, g_albedo, g_alpha, g_normal, g_position, g_wi, at_blend
 
@@ -105,7 +106,7 @@ def sweep_path(
         vertex = history.vertices[history.slot, k]
         at_vertex = wp.cw_mul(adjoint, vertex.throughput)
         if vertex.hit.kind == MISSED:
-            deposit(sink, sink.numbers.environment, world, at_vertex * vertex.arrived)
+            d_bar = add_sky_gradient(scene, tables, sink, world, vertex.d, at_vertex * vertex.arrived)
             arriving = vertex.emitted
         else:
             s = vertex.s
@@ -251,7 +252,7 @@ def interior_kernel(
     for k in range(film.gradient_samples):
         ray = film_ray(scene, film, view, row, column, shift, k)
         _value, count = trace_path(
-            scene, tables, film, tracer, view, world, ray.moment, Hit(), 0, ray.o, ray.d, 1, 1, scene.environment[world],
+            scene, tables, film, tracer, view, world, ray.moment, Hit(), 0, ray.o, ray.d, 1, 1, 0, wp.vec3(0.0, 0.0, 0.0),
             wp.rand_init(int(state), k), history,
         )  # fmt: skip
         for c in range(channels):

@@ -37,7 +37,7 @@ from render.tiles import LARGEST_LAUNCH, launch_parts, thread_count
 NUMBERS = ("cameras", "vertices", "positions", "orientations", "exposure", "readout", "materials", "texels", "vertex_values",
            "spheres", "sdf", "lights", "environment", "plate")  # fmt: skip
 TABLES = ("faces", "face_table", "corner_uv", "material_table", "sphere_table", "planes", "lamps", "lamp_cdf", "light_kinds",
-          "edges", "sdf_frame", "sdf_table", "texture_table")  # fmt: skip
+          "edges", "sdf_frame", "sdf_table", "sky_cdf", "texture_table")  # fmt: skip
 PER_VIEW = ("cameras", "positions", "orientations", "exposure", "readout", "plate")
 SHARED = tuple(name for name in (*NUMBERS, *TABLES) if name not in PER_VIEW)
 BAND = 0.25  # width of the band about an SDF's outline, see render.sdf_boundary
@@ -225,6 +225,7 @@ def render_paths(
     edges: wp.array2d(dtype=int),
     sdf_frame: wp.array(dtype=float),
     sdf_table: wp.array(dtype=int),
+    sky_cdf: wp.array3d(dtype=float),
     texture_table: wp.array2d(dtype=int),
     *,
     film: tuple,
@@ -293,6 +294,7 @@ def derive_paths(
     edges: wp.array2d(dtype=int),
     sdf_frame: wp.array(dtype=float),
     sdf_table: wp.array(dtype=int),
+    sky_cdf: wp.array3d(dtype=float),
     texture_table: wp.array2d(dtype=int),
     d_cameras: wp.array(dtype=camera_vector),
     d_vertices: wp.array2d(dtype=wp.vec3),

@@ -15,8 +15,8 @@ def radiance(
 ):  # fmt: skip
     """Radiance against a ray that has met `first`, see `render.path_trace`."""
     total, _count = trace_path(
-        scene, tables, film, tracer, view, world, moment, first, 1, first_o, first_d, first_depth, lamps,
-        scene.environment[world], seed, PathHistory(),
+        scene, tables, film, tracer, view, world, moment, first, 1, first_o, first_d, first_depth, lamps, 0,
+        wp.vec3(0.0, 0.0, 0.0), seed, PathHistory(),
     )  # fmt: skip
     return total
 
@@ -39,14 +39,16 @@ def render_kernel(
     world = view / film.views_per_world
     state = wp.rand_init(seed[view], view * film.width * film.height + pixel)
     shift = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
-    background = scene.environment[world]
+    has_plate = int(0)
+    plate = wp.vec3(0.0, 0.0, 0.0)
     if scene.plate.shape[1] > 0:
-        background = scene.plate[view, row, column]
+        has_plate = int(1)
+        plate = scene.plate[view, row, column]
     total = wp.vec3(0.0, 0.0, 0.0)
     for k in range(film.samples):
         ray = film_ray(scene, film, view, row, column, shift, k)
         value, _count = trace_path(
-            scene, tables, film, tracer, view, world, ray.moment, Hit(), 0, ray.o, ray.d, 1, 1, background,
+            scene, tables, film, tracer, view, world, ray.moment, Hit(), 0, ray.o, ray.d, 1, 1, has_plate, plate,
             wp.rand_init(int(state), k), PathHistory(),
         )  # fmt: skip
         total += value

@@ -14,6 +14,7 @@ last.
 import warp as wp
 
 from render.bsdf import bsdf_cos, bsdf_pdf, bsdf_sample
+from render.environment import sky_radiance
 from render.hits import blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import LightSample, environment_density, heuristic, lamp_density, light_share, sample_light
@@ -87,15 +88,15 @@ def is_lamp(tables: SceneTables, hit: Hit, s: Surface):
 @wp.func
 def trace_path(
     scene: SceneNumbers, tables: SceneTables, film: FilmPlan, tracer: Intersector, view: int, world: int, moment: Moment,
-    first: Hit, is_known: int, first_o: wp.vec3, first_d: wp.vec3, first_depth: int, lamps: int, background: wp.vec3,
-    seed: wp.uint32, history: PathHistory,
+    first: Hit, is_known: int, first_o: wp.vec3, first_d: wp.vec3, first_depth: int, lamps: int, has_plate: int,
+    plate: wp.vec3, seed: wp.uint32, history: PathHistory,
 ):  # fmt: skip
     """Radiance against the ray first_o + t first_d, and how many vertices its path has.
 
     is_known: the first hit is `first`; 0: it is still to be found (in one place with all others: a call that a kernel has once
     is made part of it, and the scene's arrays are not copied for it). first_depth: of the first vertex. lamps = 0 leaves out
-    what a lamp emits there. background: radiance where the first ray meets nothing. Vertices that are kept are found out about
-    also where they are black: derivatives by what is 0 need them.
+    what a lamp emits there. has_plate: where the first ray meets nothing, `plate` is seen. Vertices that are kept are found out
+    about also where they are black: derivatives by what is 0 need them.
     """
     keeps = wp.where(history.vertices.shape[0] > 0, 1, 0)
     state = wp.uint32(seed)
@@ -122,11 +123,12 @@ def trace_path(
         vertex.throughput = throughput
         vertex.light.kind = -1
         if hit.kind == MISSED:
-            emitted = background
             arrived = float(1.0)
             if density >= 0.0:
-                arrived = heuristic(density, environment_density(tables, n_before, d))
-                emitted = scene.environment[world] * arrived
+                arrived = heuristic(density, environment_density(tables, world, n_before, d))
+            emitted = sky_radiance(scene, tables, world, d) * arrived
+            if density < 0.0 and has_plate != 0:
+                emitted = plate
             total += wp.cw_mul(throughput, emitted)
             vertex.arrived = arrived
             vertex.emitted = emitted

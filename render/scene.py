@@ -103,8 +103,18 @@ class DirectionalLight(NamedTuple):
     irradiance: Numbers  # on a surface that faces it [W/m^2], (world, 3)
 
 
+class EnvironmentMap(NamedTuple):
+    """Light from far away, seen from inside: row 0 at the zenith (+z), the middle column along +x, +y to its left.
+
+    A picture of twice as many columns as rows, of any size. Bright parts are sampled as lights (`render.environment`).
+    """
+
+    image: Tensor  # radiance [W/(m^2 sr)], (world, height, width, 3)
+    factor: Numbers = 1.0  # by which it is multiplied, (world, 3)
+
+
 class Scene(NamedTuple):
     bodies: Sequence[Body | Ball | Plane | SdfBody]
     materials: Mapping[str, Material]
     lights: Sequence[PointLight | DirectionalLight] | None = ()
-    environment: Numbers | None = None  # radiance from everywhere, (world, 3)
+    environment: Numbers | EnvironmentMap | None = None  # radiance from everywhere, (world, 3), or from each direction

@@ -17,7 +17,7 @@ from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Shutter
 from render.material_checks import check_material, check_use, limit_roughness
 from render.mesh_checks import FAR, FARTHEST, NEARER, SMALLEST, check_mesh, check_twins
-from render.scene import Ball, Body, DirectionalLight, Material, Plane, PointLight, Poses, Scene, SdfBody
+from render.scene import Ball, Body, DirectionalLight, EnvironmentMap, Material, Plane, PointLight, Poses, Scene, SdfBody
 from render.sdf_checks import check_distances, check_grid
 from render.value_checks import LIGHT, POSITIVE, Intake, plain, require_kind, wants
 
@@ -59,7 +59,7 @@ def check_given(
     lights = [_light(intake, f"Scene.lights[{number}]", light) for number, light in enumerate(listed)]
     environment = None
     if scene.environment is not None:
-        environment = intake.constant("Scene.environment", scene.environment, (3,), **COLOUR)
+        environment = _environment(intake, scene.environment)
     shutter = _shutter(intake, shutter)
     if plate is not None:
         plate = intake.array("PathRender.plate", plate, ("view", "row", "column", 3), image=True)
@@ -196,6 +196,18 @@ def _light(intake: Intake, name: str, light: Any) -> PointLight | DirectionalLig
     length = plain(direction).norm(dim=1)
     intake.bound(f"{name}.direction", length, 1.0e-12, 1.0e12, "a direction, of any length from 1e-12 to 1e12")
     return DirectionalLight(direction, intake.constant(f"{name}.irradiance", light.irradiance, (3,), **COLOUR))
+
+
+def _environment(intake: Intake, given: Any) -> Tensor | EnvironmentMap:
+    if not isinstance(given, EnvironmentMap):
+        return intake.constant("Scene.environment", given, (3,), **COLOUR)
+    image = intake.array("Scene.environment.image", given.image, ("world", "height", "width", 3), image=True, **LIGHT)
+    if image.shape[2] != 2 * image.shape[1]:
+        raise UserError(
+            "Scene.environment.image: expected twice as many columns as rows (all of latitude and longitude), got shape "
+            f"{tuple(image.shape)}; remedy: a panorama, resampled where it has another shape"
+        )
+    return EnvironmentMap(image, intake.constant("Scene.environment.factor", given.factor, (3,), **COLOUR))
 
 
 def _shutter(intake: Intake, shutter: Shutter | None) -> Shutter | None:

@@ -37,7 +37,7 @@ class SceneNumbers:
     spheres: wp.array2d(dtype=wp.vec4)  # centre in its instance, radius [m], (world, sphere)
     sdf: wp.array4d(dtype=float)  # signed distances at a grid's nodes [m], (world, nx, ny, nz); size 0: none
     lights: wp.array2d(dtype=light_vector)  # (world, light)
-    environment: wp.array(dtype=wp.vec3)  # radiance from everywhere, (world,)
+    environment: wp.array(dtype=wp.vec3)  # radiance from everywhere, or the panorama's factor, (world,)
     plate: wp.array3d(dtype=wp.vec3)  # what the camera sees where it meets nothing, (view, row, column); size 0: environment
 
 
@@ -55,7 +55,8 @@ class SceneTables:
     edges: wp.array2d(dtype=int)  # as geometry.mesh_topology, (edge, 6)
     sdf_frame: wp.array(dtype=float)  # origin in its instance and spacing of the SDF grid [m], (4,)
     sdf_table: wp.array(dtype=int)  # its instance and material, (2,); size 0: there is no grid
-    textures: TextureTable
+    sky_cdf: wp.array3d(dtype=float)  # of a panorama, see render.environment, (world, row, column + 1); size 0: there is none
+    textures: TextureTable  # the panorama is the last one
     has_environment: int  # whether the environment is sampled as a light
 
 

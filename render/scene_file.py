@@ -11,6 +11,7 @@ z up, angles in degrees, radiance and reflectance linear; files are looked for b
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from dvc.records import Camera, Film
 from render.camera import LookAtCamera
 from render.image_file import read_image
 from render.procedural_texture import checker, noise
-from render.scene import CONDUCTOR, DIFFUSE, DirectionalLight, Material, PointLight, Scene, Texture
+from render.scene import CONDUCTOR, DIFFUSE, DirectionalLight, EnvironmentMap, Material, PointLight, Scene, Texture
 from render.scene_shapes import read_body
 from render.scene_values import (
     by_name,
@@ -90,9 +91,9 @@ def _read(path: Path) -> SceneFile:
     bodies = [read_body(f"bodies[{i}]", value, materials, path.parent) for i, value in enumerate(listed)]
     names = [str(value.get("name", f"body {i}")) for i, value in enumerate(listed)]
     lights = [_light(f"lights[{i}]", value) for i, value in enumerate(items("lights", content.get("lights")))]
-    environment = None
+    environment: Tensor | EnvironmentMap | None = None
     if content.get("environment") is not None:
-        environment = colour("environment", content["environment"])[None]
+        environment = _environment(content["environment"], path.parent)
     how = section("render", content.get("render", {}), ("samples", "depth", "roulette_depth", "exposure"))
     roulette = how.get("roulette_depth")
     return SceneFile(
@@ -176,6 +177,15 @@ def _texture(where: str, value: Any, folder: Path) -> Texture:
     if cells * 2 ** (octaves - 1) > 256:
         raise UserError(f"{where}: expected noise * 2^(octaves - 1) of at most 256, got {cells * 2 ** (octaves - 1)}")
     return Texture(noise(cells, first, second, octaves, seed=whole(f"{where}.seed", given.get("seed", 0), 0)), wrap)
+
+
+def _environment(value: Any, folder: Path) -> Tensor | EnvironmentMap:
+    """A colour, or a panorama from a file with its factor."""
+    if not isinstance(value, Mapping):
+        return colour("environment", value)[None]
+    given = section("environment", value, ("file", "linear", "factor"))
+    image = _texture("environment", {key: given[key] for key in ("file", "linear") if key in given}, folder).image
+    return EnvironmentMap(image.expand(-1, -1, -1, 3), colour("environment.factor", given.get("factor", 1.0))[None])
 
 
 def _pair(where: str, value: Any) -> list[Any]:

@@ -13,9 +13,10 @@ from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Film, Shutter, expand_worlds
 from render.border_pairs import pair_borders
 from render.edge_guide import MOVING
+from render.environment import panorama_cdf
 from render.material_packing import pack_materials, pack_vertex_values
 from render.mesh_checks import mesh_edges
-from render.scene import Ball, Body, DirectionalLight, Plane, PointLight, Poses, SdfBody
+from render.scene import Ball, Body, DirectionalLight, EnvironmentMap, Plane, PointLight, Poses, SdfBody
 from render.scene_checks import Given, check_solids
 from render.value_checks import checked, wants
 
@@ -78,14 +79,18 @@ def pack_scene(given: Given, film: Film) -> PackedScene:
     faces_of = torch.cat(faces) if faces else torch.zeros(0, 3, dtype=torch.int32, device=device)
     table_of = torch.cat(face_table) if face_table else torch.zeros(0, 2, dtype=torch.int32, device=device)
 
-    numbers, material_table, texels, texture_table = pack_materials(scene.materials, meshes, worlds, device)
+    panorama = scene.environment if isinstance(scene.environment, EnvironmentMap) else None
+    environment = panorama.factor if panorama is not None else scene.environment
+    sky = checked(environment) if environment is not None else torch.zeros(1, 3, device=device)
+    numbers, material_table, texels, texture_table = pack_materials(
+        scene.materials, meshes, worlds, device, None if panorama is None else panorama.image
+    )
     values = pack_vertex_values(meshes, all_vertices)
     emissive = material_table[:, 7] != 0
     lamps = torch.nonzero(emissive[table_of[:tree_faces, 1].long()])[:, 0].to(torch.int32)
     positions, orientations = _poses(moving, views, device)
     lights, light_kinds = _lights(scene.lights, worlds, device)
     exposure, readout = _shutter(shutter, views, device)
-    environment = checked(scene.environment) if scene.environment is not None else torch.zeros(1, 3, device=device)
     spheres = [
         torch.cat([expand_worlds(checked(b.center), worlds), expand_worlds(checked(b.radius)[:, None], worlds)], dim=1)
         for b in balls
@@ -96,7 +101,7 @@ def pack_scene(given: Given, film: Film) -> PackedScene:
         "readout": readout, "materials": numbers, "texels": texels, "vertex_values": values,
         "spheres": torch.stack(spheres, dim=1) if spheres else torch.zeros(worlds, 0, 4, device=device),
         "sdf": expand_worlds(solids[0].grid.values, worlds) if solids else torch.zeros(worlds, 0, 0, 0, device=device),
-        "lights": lights, "environment": expand_worlds(environment, worlds),
+        "lights": lights, "environment": expand_worlds(sky, worlds),
         "plate": _plate(plate, views, film, device),
     }  # fmt: skip
     tables = {
@@ -112,6 +117,11 @@ def pack_scene(given: Given, film: Film) -> PackedScene:
         "sdf_frame": _sdf_frame(solids, device),
         "sdf_table": torch.tensor(
             [n for b in solids for n in (instance_of.get(id(b), 0), rows[b.material])], dtype=torch.int32, device=device
+        ),
+        "sky_cdf": (
+            torch.zeros(worlds, 0, 0, device=device)
+            if panorama is None
+            else expand_worlds(panorama_cdf(panorama.image), worlds)
         ),
         "texture_table": texture_table,
     }  # fmt: skip

@@ -108,7 +108,7 @@ def pull_shadow(
         size = wp.length(raw)
         ga = -(along_bar - raw * (wp.dot(raw, along_bar) / (size * size))) / size
     if light != ENVIRONMENT:
-        at_blend += add_light_gradient(scene, tables, sink, view, world, moment, light, index, u, v, ga, gb, gc, nothing)
+        at_blend += add_light_gradient(scene, tables, sink, view, world, moment, light, index, u, v, end, ga, gb, gc, nothing)
     o_bar, d_bar, more = add_surface_gradient(
         scene, tables, sink, view, world, moment, hit, s, o, d, x_bar, nothing, nothing, 0.0, wp.vec2(0.0, 0.0)
     )

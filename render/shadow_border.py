@@ -16,6 +16,7 @@ from render.boundary_walk import (
 )
 from render.camera_projection import NEAR, depth_of, film_of, origin_of, undistort
 from render.edge_sampling import CREASE, NOTHING, Edge, Sight, edge_at, sight_of
+from render.environment import has_panorama, panorama_density, sample_panorama
 from render.hits import FAR, blocked, closest, offset_origin
 from render.intersector import Intersector
 from render.lights import LightSample, choose_lamp, fill_light, lamp_share, light_value
@@ -140,8 +141,13 @@ def draw_source(
         z = 1.0 - 2.0 * u1
         r = wp.sqrt(wp.max(0.0, 1.0 - z * z))
         direction = wp.vec3(r * wp.cos(2.0 * wp.PI * u2), r * wp.sin(2.0 * wp.PI * u2), z)
+        density = 1.0 / (4.0 * wp.PI)
+        if has_panorama(tables):  # half of the directions by what the panorama sends
+            if u0 < 0.5:
+                direction = sample_panorama(tables, world, u1, u2)
+            density = 0.5 * (density + panorama_density(tables, world, direction))
         sample = fill_light(scene, tables, view, world, moment, ENVIRONMENT, 0, 0.0, 0.0, direction)
-        sample.weight = 4.0 * wp.PI
+        sample.weight = 1.0 / density
         return sample
     has_lamps = wp.where(tables.lamps.shape[0] > 0, 1, 0)
     groups = source_groups(tables)

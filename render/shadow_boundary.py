@@ -226,7 +226,21 @@ def shadow_boundary_kernel(
     nothing = wp.vec3(0.0, 0.0, 0.0)
     if sources == 0:
         at_blend += add_light_gradient(
-            scene, tables, sink, view, world, border.moment, source.kind, source.index, source.u, source.v, ga, gb, gc, nothing
+            scene,
+            tables,
+            sink,
+            view,
+            world,
+            border.moment,
+            source.kind,
+            source.index,
+            source.u,
+            source.v,
+            direction,
+            ga,
+            gb,
+            gc,
+            nothing,
         )
     add_time_gradient(sink, film, view, at, u, at_blend)
     hand_on(scene, film, sink, view, index, adjoint, derivative, landing, jump, 0)

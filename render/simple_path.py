@@ -13,6 +13,7 @@ the papers and no code is shared with the kernels (records and the checks of the
 out are all terms of moving boundaries (silhouettes, shadows): compare with `PathRender(boundary_samples=0)`.
 """
 
+import math
 from collections.abc import Callable
 from math import inf, pi
 from typing import NamedTuple
@@ -210,6 +211,23 @@ def light(world: World, s: Surface, wi: Tensor, u: Tensor) -> Tensor:
     return total
 
 
+def sky(world: World, d: Tensor) -> Tensor:
+    """Radiance from beyond everything along d, (ray, 3): latitude and longitude, z up, +x in the middle, +y to its left."""
+    if world.panorama is None:
+        return world.environment.expand(len(d), 3)
+    rows, columns = world.panorama.shape[:2]
+    d = unit(d)
+    x = (0.5 - torch.atan2(d[:, 1], d[:, 0]) / (2.0 * math.pi)) * columns - 0.5
+    y = (torch.acos(d[:, 2].clamp(-1.0, 1.0)) / math.pi * rows - 0.5).clamp(0.0, rows - 1.0)
+    i, j = x.detach().floor(), y.detach().floor().clamp(max=rows - 2.0)
+    a, b = (x - i)[:, None], (y - j)[:, None]
+    i, j = i.long(), j.long()
+    upper, lower = (
+        world.panorama[row, i % columns] * (1.0 - a) + world.panorama[row, (i + 1) % columns] * a for row in (j, j + 1)
+    )
+    return world.environment * (upper * (1.0 - b) + lower * b)
+
+
 def radiance(
     world: World, o: Tensor, d: Tensor, depth: int, near: float, uniform: bool, draw: Callable[[int, int], Tensor]
 ) -> Tensor:
@@ -219,7 +237,7 @@ def radiance(
         u = draw(len(total), 5)
         thing, distance = closest(world, o.detach(), d.detach(), near if vertex == 0 else NEAR)
         met = torch.isfinite(distance)
-        total = total.index_add(0, ray[~met], throughput[~met] * world.environment)
+        total = total.index_add(0, ray[~met], throughput[~met] * sky(world, d[~met]))
         ray, throughput, o, d, thing, distance = (part[met] for part in (ray, throughput, o, d, thing, distance))
         s = surface(world, thing, distance, o, d)
         shines = dot(s.normal, d) < 0.0

@@ -9,7 +9,7 @@ from torch import Tensor
 from dvc.errors import Unsupported
 from dvc.records import Camera, Film
 from render.distortion import distort_points
-from render.scene import CONDUCTOR, Ball, Body, Plane, PointLight, Scene, Texture
+from render.scene import CONDUCTOR, Ball, Body, EnvironmentMap, Plane, PointLight, Scene, Texture
 
 NEWTON_STEPS = 20
 LENS_ERROR = 1.0e-9  # of a point before the last step, in focal lengths; the step squares it
@@ -33,6 +33,7 @@ class World(NamedTuple):
     schlick: Tensor
     lights: list[tuple[bool, Tensor, Tensor]]  # whether it is a point; position or direction; intensity or irradiance
     environment: Tensor  # (3,)
+    panorama: Tensor | None  # (row, column, 3)
 
 
 def gather(scene: Scene, view: int, views: int, device: torch.device) -> World:
@@ -77,6 +78,9 @@ def gather(scene: Scene, view: int, views: int, device: torch.device) -> World:
         for slot, texture in enumerate((m.albedo_texture, m.alpha_texture, m.emission_texture))
         if isinstance(texture, Texture)
     ]
+    sky, panorama = scene.environment, None
+    if isinstance(sky, EnvironmentMap):
+        panorama, sky = sky.image, sky.factor
     all_corners = torch.cat(corners)
     return World(
         corners=all_corners, endless=torch.arange(len(all_corners), device=device) >= len(all_corners) - len(planes),
@@ -89,7 +93,8 @@ def gather(scene: Scene, view: int, views: int, device: torch.device) -> World:
         two_sided=torch.tensor([m.two_sided for m in materials], device=device),
         schlick=torch.tensor([m.schlick for m in materials], device=device),
         lights=[(isinstance(light, PointLight), pick(light[0]), pick(light[1])) for light in scene.lights or ()],
-        environment=pick(scene.environment if scene.environment is not None else (0.0, 0.0, 0.0)),
+        environment=pick(sky if sky is not None else (0.0, 0.0, 0.0)),
+        panorama=pick(panorama) if panorama is not None else None,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ A parameter is the product of the material's constant, its texture at the point'
 
 import warp as wp
 
-from render.gradient_sink import Sink, deposit
+from render.gradient_sink import Sink, deposit, deposit_texture
 from render.hits import barycentric, hit_normal, hit_point
 from render.placing import add_pose_gradient, add_vertex_gradient, corner, to_world
 from render.reversible import calls_gradients, reversible
@@ -24,7 +24,7 @@ from render.scene_data import (
     material_vector,
 )
 from render.sdf_hits import pull_sdf_hit, sdf_at, sdf_ray, to_world_axes
-from render.textures import add_texture_gradient, lookup, uv_gradient
+from render.textures import lookup
 
 
 @wp.struct
@@ -188,14 +188,7 @@ def add_modulated_gradient(
             at_constant = wp.cw_mul(g, wp.cw_mul(from_texture, from_vertices))
             if texture >= 0:
                 at_texture = wp.cw_mul(g, wp.cw_mul(constant, from_vertices))
-                at_uv = uv_gradient(tables.textures, scene.texels, world, texture, uv, at_texture)
-                if sink.forward != 0:
-                    moved = lookup(tables.textures, sink.numbers.texels, world, texture, uv)
-                    wp.atomic_add(sink.totals, sink.slot, wp.dot(moved, at_texture))
-                else:
-                    at_uv = add_texture_gradient(
-                        tables.textures, scene.texels, sink.numbers.texels, world, texture, uv, at_texture
-                    )
+                at_uv = deposit_texture(scene, tables, sink, world, texture, uv, at_texture)
                 at_u += wp.dot(at_uv, uv1 - uv0)
                 at_v += wp.dot(at_uv, uv2 - uv0)
             if has_values:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dvc.records import Camera, Film, Mesh
 from render.path_render import PathRender
-from render.scene import Ball, Body, DirectionalLight, Material, Plane, PointLight, Scene, Texture
+from render.scene import Ball, Body, DirectionalLight, EnvironmentMap, Material, Plane, PointLight, Scene, Texture
 from render.simple_path import SimplePathRender
 from tests.render.ray_scenes import DOWN, box, inside_out, perspective, quad, row
 
@@ -154,6 +154,33 @@ def lit() -> SimpleScene:
     return SimpleScene(numbers, build, 3)
 
 
+def outdoors() -> SimpleScene:
+    """Diffuse and glossy blocks under a panorama with a bright part, and a lamp."""
+    block, slab, floor = box(0.35), box((0.2, 0.5, 0.3)), quad((0, 0, 0), (1.5, 0, 0), (0, 1.5, 0))
+    shade = quad((0.2, -0.3, 1.9), (0.0, 0.3, 0.0), (0.3, 0.0, 0.0))
+    panorama = random(3, 4, 8, 3)
+    panorama[0, 1, 5] += 4.0
+    panorama[0, 3] = 0.0
+    numbers = {
+        "block": block.vertices + row(-0.4, 0.0, 0.4), "slab": slab.vertices + row(0.5, 0.2, 0.35), "floor": floor.vertices,
+        "albedo": random(1, 3), "slab albedo": random(2, 3), "alpha": torch.tensor([0.4]), "panorama": panorama,
+        "factor": random(4, 3), "lamp": shade.vertices, "emission": 3.0 * random(5, 3),
+        **camera_numbers(perspective((0.3, -2.2, 1.2), (0.0, 0.0, 0.5), 60.0, 2 * PIXELS)),
+    }  # fmt: skip
+
+    def build(n: Numbers) -> tuple[Scene, Camera]:
+        shapes, owners = (block, slab, floor, shade), ("diffuse", "glossy", "diffuse", "lamp")
+        meshes = zip((n["block"], n["slab"], n["floor"], n["lamp"]), shapes, owners)
+        materials = {
+            "diffuse": Material(n["albedo"]), "glossy": Material(n["slab albedo"], "conductor", n["alpha"]),
+            "lamp": Material(0.2, emission=n["emission"]),
+        }  # fmt: skip
+        sky = EnvironmentMap(n["panorama"], n["factor"])
+        return Scene([Body(Mesh(v, m.faces), name) for v, m, name in meshes], materials, [], sky), camera_of(n)
+
+    return SimpleScene(numbers, build, 3)
+
+
 def round_things() -> SimpleScene:
     """Caps of balls that stick out of planes, so that no outline and no horizon is near; one glows. Walls without a roof."""
     shell = inside_out(box((1.2, 1.2, 1.0)))
@@ -187,7 +214,7 @@ def round_things() -> SimpleScene:
     return SimpleScene(numbers, build, 3)
 
 
-SCENES = {"room": room, "gloss": gloss, "textured": textured, "lit": lit, "round": round_things}
+SCENES = {"room": room, "gloss": gloss, "textured": textured, "lit": lit, "outdoors": outdoors, "round": round_things}
 
 
 def estimates(

@@ -21,6 +21,7 @@ MATERIAL = {  # numbers that move nothing, for which `PathRender` has another ke
     "gloss": ("floor albedo", "wall albedo", "floor alpha", "wall alpha", "rough", "emission", "sky"),
     "textured": ("repeat", "mirror", "clamp", "rough", "shine", "albedo", "lamp albedo", "alpha", "emission", "sky"),
     "lit": ("albedo", "slab albedo", "alpha", "intensity", "near intensity", "irradiance"),
+    "outdoors": ("albedo", "slab albedo", "alpha", "panorama", "factor", "emission"),
     "round": ("albedo", "glossy albedo", "alpha", "tiles", "glow", "wall glow", "intensity", "near intensity", "sky"),
 }
 
