@@ -12,11 +12,13 @@ import warp as wp
 
 from render.bsdf import CONDUCTOR, bsdf_along, bsdf_cos
 from render.environment import add_sky_gradient
+from render.film_rays import FilmRay
 from render.gradient_sink import Sink
+from render.interior import interior_kernel_of
 from render.lights import light_share
 from render.path_trace import PathHistory
 from render.reversible import calls_gradients
-from render.scene_data import ENVIRONMENT, FACE, LAMP, MISSED, SceneNumbers, SceneTables
+from render.scene_data import ENVIRONMENT, FACE, LAMP, MISSED, FilmPlan, SceneNumbers, SceneTables
 from render.surface import Surface, add_emission_gradient, add_reflectance_gradient
 
 
@@ -46,8 +48,8 @@ def reflectance_gradient(s: Surface, wi: wp.vec3, wo: wp.vec3, g: wp.vec3):
 @calls_gradients
 @wp.func
 def sweep_materials(
-    scene: SceneNumbers, tables: SceneTables, sink: Sink, world: int, count: int, history: PathHistory,
-    adjoint: wp.vec3,
+    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, ray: FilmRay, count: int,
+    history: PathHistory, adjoint: wp.vec3,
 ):  # fmt: skip
     """Adds the gradient of adjoint . radiance of the path."""
     arriving = wp.vec3(0.0, 0.0, 0.0)  # radiance along the vertex's wo
@@ -90,3 +92,6 @@ def sweep_materials(
                 )
         arriving = vertex.emitted + vertex.lit + wp.cw_mul(vertex.passed, arriving)
         k -= 1
+
+
+material_kernel = interior_kernel_of(sweep_materials)

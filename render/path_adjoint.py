@@ -21,18 +21,16 @@ import warp as wp
 from render.bsdf import bsdf_along
 from render.camera_projection import camera_vector, origin_of, ray_of
 from render.environment import add_sky_gradient
-from render.film_rays import FilmRay, film_ray
-from render.gradient_sink import Sink, collect, deposit
-from render.intersector import Intersector
+from render.film_rays import FilmRay
+from render.gradient_sink import Sink, deposit
+from render.interior import interior_kernel_of
 from render.lights import add_light_gradient, fill_light, light_value, light_value_along
-from render.material_adjoint import sweep_materials
-from render.path_trace import PathHistory, PathVertex, is_lamp, trace_path
+from render.path_trace import PathHistory, PathVertex, is_lamp
 from render.reversible import calls_gradients, reversible
 from render.scene_data import (
     LAMP,
     MISSED,
     FilmPlan,
-    Hit,
     Moment,
     SceneNumbers,
     SceneTables,
@@ -199,69 +197,13 @@ def pull_ray(scene: SceneNumbers, film: FilmPlan, sink: Sink, view: int, ray: Fi
 
 @calls_gradients
 @wp.func
-def pull_sample(
+def pull_path(
     scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, ray: FilmRay, count: int,
-    history: PathHistory, row: int, column: int, adjoint: wp.vec3,
+    history: PathHistory, adjoint: wp.vec3,
 ):  # fmt: skip
     """Hands the gradient of adjoint . radiance of a path to the sink."""
-    if count == 1 and history.vertices[history.slot, 0].hit.kind == MISSED and scene.plate.shape[1] > 0:
-        deposit(sink, sink.numbers.plate, view, row, column, adjoint)
-    elif film.moves == 0:
-        sweep_materials(scene, tables, sink, world, count, history, adjoint)
-    else:
-        o_bar, d_bar, at_blend = sweep_path(scene, tables, sink, view, world, ray.moment, count, history, adjoint)
-        pull_ray(scene, film, sink, view, ray, o_bar, d_bar, at_blend)
+    o_bar, d_bar, at_blend = sweep_path(scene, tables, sink, view, world, ray.moment, count, history, adjoint)
+    pull_ray(scene, film, sink, view, ray, o_bar, d_bar, at_blend)
 
 
-@wp.kernel(enable_backward=False)
-def interior_kernel(
-    scene: SceneNumbers,
-    tables: SceneTables,
-    film: FilmPlan,
-    tracer: Intersector,
-    seed: wp.array(dtype=int),
-    view: int,
-    first: int,
-    slots: int,
-    adjoint: wp.array3d(dtype=wp.vec3),
-    vertices: wp.array2d(dtype=PathVertex),
-    sink: Sink,
-    derivative: wp.array3d(dtype=wp.vec3),
-):
-    """Pixels first, first + 1, ... of one view: hands their gradient to the sink; in forward mode writes their derivative."""
-    pixel = wp.tid() + first
-    row = pixel / film.width
-    column = pixel - row * film.width
-    world = view / film.views_per_world
-    share = 1.0 / float(film.gradient_samples)
-    at_pixel = wp.vec3(share, share, share)
-    channels = int(3)
-    if sink.forward == 0:
-        channels = 1
-        at_pixel = adjoint[view, row, column] * share
-        if wp.dot(at_pixel, at_pixel) == 0.0:
-            return
-    state = wp.rand_init(seed[view] + 0x1B873593, view * film.width * film.height + pixel)
-    shift = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
-    slot = wp.tid() % slots
-    sink.slot = slot
-    history = PathHistory()
-    history.vertices = vertices
-    history.slot = slot
-    total = wp.vec3(0.0, 0.0, 0.0)
-    for k in range(film.gradient_samples):
-        ray = film_ray(scene, film, view, row, column, shift, k)
-        _value, count = trace_path(
-            scene, tables, film, tracer, view, world, ray.moment, Hit(), 0, ray.o, ray.d, 1, 1, 0, wp.vec3(0.0, 0.0, 0.0),
-            wp.rand_init(int(state), k), history,
-        )  # fmt: skip
-        for c in range(channels):
-            along = at_pixel
-            if channels == 3:
-                along = wp.vec3(0.0, 0.0, 0.0)
-                along[c] = share
-            pull_sample(scene, tables, film, sink, view, world, ray, count, history, row, column, along)
-            if channels == 3:
-                total[c] = total[c] + collect(sink)
-    if sink.forward != 0:
-        derivative[view, row, column] = total
+interior_kernel = interior_kernel_of(pull_path)

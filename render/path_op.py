@@ -23,6 +23,7 @@ from render.edge_guide import EdgeDraw, guided_draws, random_direction
 from render.edge_sampling import film_importance_kernel, fold_importance_kernel
 from render.gradient_sink import FORWARD, PILOT, REVERSE, Sink
 from render.intersector import Tracers
+from render.material_adjoint import material_kernel
 from render.path_adjoint import interior_kernel
 from render.path_radiance import render_kernel
 from render.path_trace import PathVertex
@@ -74,6 +75,7 @@ class PathJob:
         self.film.views_per_world = self.views // inputs.vertices.shape[0]
         self.pixels = self.film.width * self.film.height
         self.seed, self.edges, self.balls = inputs.seed, inputs.edges.shape[0], inputs.sphere_table.shape[0]
+        self.interior: Any = interior_kernel if self.film.moves else material_kernel
         self.has_sdf = inputs.sdf_table.shape[0] > 0
         self.tracers = Tracers(inputs.vertices, inputs.faces, inputs.face_table, instances, tree_faces, meshes)
         self.common = [self.scene, self.tables, self.film, self.tracers.tracer, self.seed]
@@ -88,14 +90,14 @@ class PathJob:
         slots = self.pixels if device.is_cuda else 1
         history = [wp.empty((slots, self.film.depth), dtype=PathVertex, device=device) for _ in sinks]
         launch_parts(
-            interior_kernel, views, self.pixels,
+            self.interior, views, self.pixels,
             lambda t, view, first: [*common, view, first, slots, adjoint, history[t], sinks[t], derivatives[0]], device,
         )  # fmt: skip
         self.boundaries(sinks, pilots, derivatives, adjoint, boundary_samples, side_offset)
 
     def kernels(self, boundary_samples: tuple) -> list:
         """What `differentiate` launches."""
-        found: list[Any] = [interior_kernel]
+        found: list[Any] = [self.interior]
         if self.edges and any(boundary_samples):
             found += [film_importance_kernel] + [primary_boundary_kernel] * bool(boundary_samples[0])
             found += [shadow_boundary_kernel] * any(boundary_samples[1:])
