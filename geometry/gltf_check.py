@@ -25,7 +25,7 @@ def check_gltf(name: str, path: Path) -> None:
     primitives that are not triangles, and faces that name vertices which do not exist."""
     content = path.read_bytes()
     try:
-        tree, binary = _parse_glb(name, content) if path.suffix.lower() == ".glb" else (json.loads(content), None)
+        tree, binary = parse_glb(name, content) if path.suffix.lower() == ".glb" else (json.loads(content), None)
         if not isinstance(tree, dict):
             raise ValueError("no object")
     except ValueError as problem:
@@ -43,7 +43,8 @@ def check_gltf(name: str, path: Path) -> None:
         raise UserError(f"{name}: expected a glTF 2.0 whose parts refer to one another, got a broken one ({what})") from None
 
 
-def _parse_glb(name: str, content: bytes) -> tuple[Any, bytes | None]:
+def parse_glb(name: str, content: bytes) -> tuple[Any, bytes | None]:
+    """The JSON and the binary chunk of a GLB. Raises: UserError for a file that is truncated or none; ValueError for its JSON."""
     if len(content) < 20 or content[:4] != b"glTF":
         raise UserError(f"{name}: expected a GLB, which begins with 'glTF', got {content[:4]!r}; empty, truncated or no GLB")
     version, length, first, kind = struct.unpack_from("<III4s", content, 4)
@@ -65,7 +66,7 @@ def _check_meshes(name: str, path: Path, tree: dict, binary: bytes | None) -> No
     compressed = [e for e in tree.get("extensionsRequired", []) if e in COMPRESSED]
     if compressed:
         raise UserError(f"{name}: expected a mesh that is not compressed, got {compressed[0]}; remedy: decompress it")
-    buffers = [_buffer(name, path, i, buffer, binary) for i, buffer in enumerate(tree.get("buffers", []))]
+    buffers = [read_buffer(name, path, i, buffer, binary) for i, buffer in enumerate(tree.get("buffers", []))]
     for m, mesh in enumerate(tree.get("meshes", [])):
         for primitive in mesh["primitives"]:
             mode = primitive.get("mode", TRIANGLES)
@@ -95,7 +96,8 @@ def _index(value: Any) -> int:
     return value
 
 
-def _buffer(name: str, path: Path, number: int, buffer: dict, binary: bytes | None) -> bytes:
+def read_buffer(name: str, path: Path, number: int, buffer: dict, binary: bytes | None) -> bytes:
+    """The bytes of buffer `number`, in the file itself or beside it. Raises: UserError where they are missing or too few."""
     uri = buffer.get("uri")
     if uri is None:
         content = binary
