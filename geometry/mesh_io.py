@@ -59,7 +59,7 @@ def read_mesh(
         got = "a folder" if path.is_dir() else "none"
         raise UserError(f"{name}: expected a file, found {got}; remedy: check the path")
     suffix = _suffix(name, path)
-    metres, (axes, signs) = _convention(name, suffix, unit, up)
+    metres, (axes, signs) = file_convention(name, suffix, unit, up)
     if degenerate not in ("refuse", "drop", "keep"):
         raise UserError(f"{name}: degenerate: expected 'refuse', 'drop' or 'keep', got {degenerate!r}")
     if path.stat().st_size == 0:
@@ -101,7 +101,7 @@ def write_mesh(
     path = Path(path)
     name = f"mesh file {str(path)!r}"
     suffix = _suffix(name, path)
-    metres, (axes, signs) = _convention(name, suffix, unit, up)
+    metres, (axes, signs) = file_convention(name, suffix, unit, up)
     points, triangles = (np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x) for x in (vertices, faces))
     if points.ndim == 3 and points.shape[0] == 1:
         points = points[0]
@@ -161,7 +161,8 @@ def _suffix(name: str, path: Path) -> str:
     return suffix
 
 
-def _convention(name: str, suffix: str, unit: str | float | None, up: str | None) -> tuple[float, tuple]:
+def file_convention(name: str, suffix: str, unit: str | float | None, up: str | None) -> tuple[float, tuple]:
+    """Metres of one unit of the file, and an entry of `UP_AXES`. Raises: UserError for a unit or an axis that is not known."""
     unit = STANDARD[suffix][0] if unit is None else unit
     up = STANDARD[suffix][1] if up is None else up
     if up not in UP_AXES:
