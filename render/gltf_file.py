@@ -127,6 +127,6 @@ class GltfFile:
         stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
         if stored is None or stored.dtype not in (np.uint8, np.uint16):
             raise UserError(f"{self.name}: {where}: expected image {number} as PNG or JPEG, got what cannot be read")
-        values = stored.reshape(*stored.shape[:2], -1).astype(np.float32) / np.float32(np.iinfo(stored.dtype).max)
+        values = stored.reshape(*stored.shape[:2], -1) / np.float32(255 if stored.dtype == np.uint8 else 65535)
         order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[values.shape[2]]  # blue first to OpenCV
         return np.ascontiguousarray(values[..., order])
