@@ -6,8 +6,9 @@
     bodies: [{mesh: bunny.obj, material: clay}, {plane: 1.0, material: clay}]
     environment: 1.0
 
-Sections: camera, film, render, textures, materials, bodies (`render.scene_shapes`), lights, environment. Lengths in metres,
-z up, angles in degrees, radiance and reflectance linear; files are looked for beside the YAML. All keys: docs/rendering.md.
+Sections: import (`render.import_file`), camera, film, render, textures, materials, bodies (`render.scene_shapes`), lights,
+environment. Lengths in metres, z up, angles in degrees, radiance and reflectance linear; files are looked for beside the YAML.
+All keys: docs/rendering.md.
 """
 
 import math
@@ -23,6 +24,7 @@ from dvc.errors import Unsupported, UserError
 from dvc.records import Camera, Film
 from render.camera import LookAtCamera
 from render.image_file import read_image
+from render.import_file import imported_camera, read_import
 from render.procedural_texture import checker, noise
 from render.scene import CONDUCTOR, DIFFUSE, DirectionalLight, EnvironmentMap, Material, PointLight, Scene, Texture
 from render.scene_shapes import read_body
@@ -41,7 +43,7 @@ from render.scene_values import (
 )
 from render.textures import WRAPS
 
-SECTIONS = ("name", "camera", "film", "render", "textures", "materials", "bodies", "lights", "environment")
+SECTIONS = ("name", "import", "camera", "film", "render", "textures", "materials", "bodies", "lights", "environment")
 LARGEST_FILM = 16384  # pixels a side
 
 
@@ -77,20 +79,25 @@ def read_scene(path: str | Path) -> SceneFile:
 
 
 def _read(path: Path) -> SceneFile:
-    content = section("scene", read_yaml(path), SECTIONS, ["camera", "materials", "bodies"])
+    given = read_yaml(path)
+    imports = isinstance(given, dict) and given.get("import") is not None
+    content = section("scene", given, SECTIONS, [] if imports else ["camera", "materials", "bodies"])
     refuse_doubled_keys(path)
+    model = read_import("import", content.get("import"), path.parent)
     film, pixel_filter, filter_size = _film(content.get("film", {}))
-    camera = _camera(content["camera"], film)
+    view = content.get("camera")
+    named = imports and not isinstance(view, dict)
+    camera = imported_camera("camera", view, model, film) if named else _camera(view, film)
     textures = {
         name: _texture(f"textures.{name}", value, path.parent)
         for name, value in by_name("textures", content.get("textures")).items()
     }
-    given = by_name("materials", content["materials"])
-    materials = {name: _material(f"materials.{name}", value, textures) for name, value in given.items()}
-    listed = items("bodies", content["bodies"])
-    bodies = [read_body(f"bodies[{i}]", value, materials, path.parent) for i, value in enumerate(listed)]
-    names = [str(value.get("name", f"body {i}")) for i, value in enumerate(listed)]
-    lights = [_light(f"lights[{i}]", value) for i, value in enumerate(items("lights", content.get("lights")))]
+    own = by_name("materials", content.get("materials"))
+    materials = {**model.materials, **{name: _material(f"materials.{name}", value, textures) for name, value in own.items()}}
+    listed = items("bodies", content.get("bodies"))
+    bodies = [*model.bodies, *(read_body(f"bodies[{i}]", value, materials, path.parent) for i, value in enumerate(listed))]
+    names = [*model.names, *(str(value.get("name", f"body {i}")) for i, value in enumerate(listed))]
+    lights = [*model.lights] + [_light(f"lights[{i}]", value) for i, value in enumerate(items("lights", content.get("lights")))]
     environment: Tensor | EnvironmentMap | None = None
     if content.get("environment") is not None:
         environment = _environment(content["environment"], path.parent)
