@@ -131,8 +131,7 @@ def imported_body(
         uv, normals = (None if a is None else a[~flat] for a in (uv, normals))
     if normals is not None and _is_smooth(points, faces, normals):
         notes.approximate("smooth normals are left out, faces are shaded flat", where)
-    rows = points if colours is None else np.concatenate([points, colours.astype(np.float32)], axis=1)
-    points, joined, colours, borders = _joined(rows, faces)
+    points, joined, colours, borders = _joined(points, faces) if colours is None else _joined_with(points, faces, colours)
     if one_sided and borders:
         notes.approximate("one-sided surfaces that are not closed are black from behind, not invisible", where)
     return Body(
@@ -158,6 +157,14 @@ def _joined(rows: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, Tensor, np
         joined = torch.from_numpy(np.ascontiguousarray(faces, np.int32))
     colours = np.ascontiguousarray(rows[:, 3:]) if rows.shape[1] > 3 else None
     return np.ascontiguousarray(rows[:, :3]), joined, colours, borders
+
+
+def _joined_with(
+    points: np.ndarray, faces: np.ndarray, colours: np.ndarray
+) -> tuple[np.ndarray, Tensor, np.ndarray | None, int]:
+    """As `_joined`: points of different colours stay apart, but border edges are those of the points alone."""
+    found = _joined(np.concatenate([points, colours.astype(np.float32)], axis=1), faces)
+    return *found[:3], _joined(points, faces)[3]
 
 
 def _is_smooth(points: np.ndarray, faces: np.ndarray, normals: np.ndarray) -> bool:
