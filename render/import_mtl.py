@@ -3,7 +3,7 @@ r"""Materials of an MTL file (Wavefront "Advanced Visualizer" manual, appendix B
 | statement | becomes |
 |---|---|
 | `Kd`, `map_Kd` | diffuse albedo; a number of 0 beside a map counts as 1 (said once) |
-| `Ks`, `map_Ks`, `Ns`, with `illum` 2, 3, 5, 8 | where Ks reflects more than Kd: conductor, albedo Ks at every angle, alpha = sqrt(2 / (Ns + 2)) (Walter et al. 2007, section 5.2); otherwise left out. Which part goes is said once |
+| `Ks`, `map_Ks`, `Ns`, with `illum` 2, 3, 5, 8 | where Kd reflects less than a tenth of Ks: conductor, albedo Ks at every angle, alpha = sqrt(2 / (Ns + 2)) (Walter et al. 2007, section 5.2); otherwise left out, since exporters write a Ks for plain surfaces, too. Which part goes is said once |
 | `Pm`, `Pr`, `map_Pm`, `map_Pr` | metalness and roughness as glTF has them, `render.imported_material`, with Kd as colour |
 | `Ke`, `map_Ke` | emission [W/(m^2 sr)] |
 | `illum` 0, 1 | diffuse (0, a constant colour, is said once) |
@@ -32,6 +32,7 @@ NUMBERS = {"Ka": 3, "Kd": 3, "Ks": 3, "Ke": 3, "Tf": 3, "Ns": 1, "Ni": 1, "d": 1
            "Pm": 1, "Ps": 1, "Pc": 1, "Pcr": 1, "aniso": 1, "anisor": 1}  # fmt: skip
 NORMAL_MAPS = ("map_bump", "bump", "norm", "disp", "decal", "map_disp")
 GLASS, REFLECTING, INVISIBLE = (4, 6, 7, 9), (2, 3, 5, 8), 10  # illumination models
+MIRROR = 0.1  # share of Kd in Ks below which a surface is a mirror
 OPTIONS = {"-blendu": 1, "-blendv": 1, "-cc": 1, "-clamp": 1, "-texres": 1, "-bm": 1, "-boost": 1, "-imfchan": 1, "-type": 1,
            "-mm": 2, "-o": 3, "-s": 3, "-t": 3}  # fmt: skip
 IDLE = {"-boost": (0.0,), "-mm": (0.0, 1.0), "-o": (0.0,), "-s": (1.0,), "-t": (0.0,)}  # values without effect
@@ -90,15 +91,11 @@ class _Statements:
             return material_of(self.notes, self.where, finish)
         gloss = self._map("map_Ks")
         ks = checked(f"{self.notes.name}: {self.where}: Ks", ks, 3, 1.0)
-        if _strength(ks, gloss) <= _strength(kd, albedo):
-            self.notes.approximate(
-                "specular colours (Ks) of surfaces that are more diffuse than specular are left out", self.where
-            )
+        if MIRROR * _strength(ks, gloss) <= _strength(kd, albedo):
+            self.notes.approximate("specular colours (Ks) are left out where Kd reflects a tenth of Ks or more", self.where)
             return material_of(self.notes, self.where, finish)
         if _strength(kd, albedo) > 0.0:
-            self.notes.approximate(
-                "diffuse colours (Kd) of surfaces that are more specular than diffuse are left out", self.where
-            )
+            self.notes.approximate("diffuse colours (Kd) below a tenth of Ks are left out", self.where)
         if "map_ns" in self.words:
             self.notes.approximate("map_Ns is left out", self.where)
         self.notes.approximate("highlights by the exponent Ns are shown as rough metal", self.where)

@@ -121,10 +121,10 @@ def test_phong_and_physical_materials(tmp_path: Path) -> None:
         shiny = material(tmp_path, "Kd 0 0 0\nKs 0.8 0.7 0.6\nNs 48\nillum 2\n")
     assert shiny.kind == CONDUCTOR and not shiny.schlick and float(shiny.alpha) == pytest.approx(0.2)
     assert torch.allclose(shiny.albedo, torch.tensor([[0.8, 0.7, 0.6]]))
-    with pytest.warns(UserWarning, match=r"\(Ks\) of surfaces that are more diffuse"):
-        assert material(tmp_path, "Kd 0.5 0.5 0.5\nKs 0.2 0.2 0.2\nNs 10\n").kind == DIFFUSE
-    with pytest.warns(UserWarning, match=r"\(Kd\) of surfaces that are more specular"):
-        assert material(tmp_path, "Kd 0.1 0.1 0.1\nKs 0.9 0.9 0.9\nillum 3\n").kind == CONDUCTOR
+    with pytest.warns(UserWarning, match=r"\(Ks\) are left out"):
+        assert material(tmp_path, "Kd 0.1 0.1 0.1\nKs 0.4 0.4 0.4\nNs 1\n").kind == DIFFUSE
+    with pytest.warns(UserWarning, match=r"\(Kd\) below a tenth"):
+        assert material(tmp_path, "Kd 0.05 0.05 0.05\nKs 0.9 0.9 0.9\nillum 3\n").kind == CONDUCTOR
     metal = material(tmp_path, "Kd 0.9 0.6 0.3\nPm 1\nPr 0.5\nKs 0.5 0.5 0.5\nillum 3\n")
     assert metal.kind == CONDUCTOR and metal.schlick and float(metal.alpha) == pytest.approx(0.25)
     with pytest.warns(UserWarning, match="front side only"):
