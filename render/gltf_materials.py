@@ -126,7 +126,6 @@ class GltfMaterials:
         """A body has one set of coordinates."""
         if len(set(used)) > 1:
             self.notes.absent("texture coordinates", f"{place}: {len(set(used))} sets or transforms of coordinates")
-            return AS_STORED
         return used[0]
 
 

@@ -78,7 +78,9 @@ class _Reader:
             waiting += [(child, pose) for child in reversed(node.get("children", []))]
         if not self.bodies:
             raise UserError(f"{self.file.name}: expected at least one mesh in its scene, got none")
-        return Imported(list(self.bodies.values()), list(self.bodies), self.materials.materials, self.lights, self.cameras)
+        used = {body.material for body in self.bodies.values()}
+        materials = {name: material for name, material in self.materials.materials.items() if name in used}
+        return Imported(list(self.bodies.values()), list(self.bodies), materials, self.lights, self.cameras)
 
     def _roots(self) -> list[int]:
         if self.file.tree.get("scenes"):

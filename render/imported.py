@@ -28,7 +28,7 @@ FEATURES = {  # what `leave_out` may name besides extensions of glTF, and what i
     "normal map": "the face's own normals",
     "transparency": "an opaque surface",
     "mixed metalness": "metal or diffuse, whichever is nearer on average",
-    "texture coordinates": "the first set of coordinates for all textures of a material, as it stands",
+    "texture coordinates": "all textures of a material with the coordinates of its colour",
     "wraps": "the wrap of the first axis for both",
     "points and lines": "the triangles alone",
     "spot light": "the other lights",
