@@ -1,5 +1,6 @@
 """render/import_gltf.py, gltf_file.py, gltf_materials.py, imported.py: what a glTF file holds arrives, the rest in one line."""
 
+import base64
 import json
 import math
 import warnings
@@ -202,6 +203,76 @@ def test_metal_roughness_emission_and_colours_arrive(tmp_path: Path) -> None:
     assert body.mesh.vertices.shape[1] == 24  # colours differ where points are the same
     corners = body.vertex_albedo[0][body.mesh.faces.long()]
     assert np.allclose(corners.numpy(), colours[faces.astype(int)][..., :3] / 255, atol=1e-6)
+
+
+def specified_radiance(
+    base: np.ndarray, roughness: float, metal: bool, n: np.ndarray, v: np.ndarray, light: np.ndarray
+) -> np.ndarray:
+    """Radiance under an irradiance of 1: the formulas of the specification's appendix B.3, term by term."""
+    h = (v + light) / np.linalg.norm(v + light)
+    nl, nv, nh, vh = n @ light, n @ v, n @ h, v @ h
+    if not metal:
+        return base / math.pi * nl
+    alpha = roughness**2
+    distribution = alpha**2 / (math.pi * (nh**2 * (alpha**2 - 1) + 1) ** 2)
+    visibility = 1.0 / np.prod([x + math.sqrt(alpha**2 + (1 - alpha**2) * x**2) for x in (nl, nv)])
+    return (base + (1 - base) * (1 - vh) ** 5) * visibility * distribution * nl
+
+
+@pytest.mark.parametrize("metal", [True, False])
+def test_surfaces_reflect_as_the_specification_says(tmp_path: Path, metal: bool) -> None:
+    """A square in the plane z = 0 of the file, a sun of irradiance 3, an orthographic camera: one number, known exactly."""
+    made = Gltf()
+    base = np.array([0.9, 0.6, 0.3])
+    pbr = {"baseColorFactor": [*base, 1.0], "metallicFactor": float(metal), "roughnessFactor": 0.6}
+    paint = made.material(**diffuse([1, 1, 1], pbr=pbr), doubleSided=True)
+    square = np.array([[-9, -9, 0], [9, -9, 0], [9, 9, 0], [-9, 9, 0]], np.float32)
+    made.node(mesh=made.mesh(square, np.array([0, 1, 2, 0, 2, 3], np.uint8), paint))
+    made.tree["extensions"] = {"KHR_lights_punctual": {"lights": [{"type": "directional", "intensity": 3.0}]}}
+    made.tree["cameras"] = [{"type": "orthographic", "orthographic": {"xmag": 1.0, "ymag": 1.0, "znear": 0.0, "zfar": 99.0}}]
+    angles = {"light": 0.7, "eye": -0.9}  # about y: both look along -z, turned
+    for name, angle in angles.items():
+        turned = {"name": name, "rotation": [0.0, math.sin(0.5 * angle), 0.0, math.cos(0.5 * angle)]}
+        away = [4.0 * math.sin(angle), 0.0, 4.0 * math.cos(angle)]
+        more = {"extensions": {"KHR_lights_punctual": {"light": 0}}} if name == "light" else {"camera": 0}
+        made.node(translation=away, **turned, **more)
+    model = quiet(made.write(tmp_path / "plane.gltf"))
+    scene = Scene(model.bodies, model.materials, model.lights)
+    film = Film(4, 4, 0.0, 0.0, 4, 4, 1.0)
+    image = PathRender(samples=2, depth=2)(scene, film_camera(model.cameras["eye"], film), film)
+    light, eye = (np.array([math.sin(angle), 0.0, math.cos(angle)]) for angle in angles.values())
+    expected = 3.0 * specified_radiance(base, 0.6, metal, np.array([0.0, 0.0, 1.0]), eye, light)
+    assert np.allclose(image[0].numpy(), expected, rtol=2e-5)
+
+
+def test_images_beside_and_within_and_names_that_repeat(tmp_path: Path) -> None:
+    made = Gltf()
+    for uri in ("an%20image.png", "data:image/png;base64," + base64.b64encode(png(EIGHT)).decode()):
+        made.tree["images"].append({"uri": uri})
+        made.tree["textures"].append({"source": len(made.tree["images"]) - 1})
+        texture = {"index": len(made.tree["textures"]) - 1}
+        made.node(
+            name="box", mesh=made.cube(made.material(name="paint", **diffuse([1, 1, 1], pbr={"baseColorTexture": texture})))
+        )
+    path = made.write(tmp_path / "model.gltf")
+    with pytest.raises(UserError, match=r"expected the image 'an%20image\.png' beside it, found none"):
+        read_gltf_scene(path)
+    (tmp_path / "an image.png").write_bytes(png(EIGHT))
+    model = quiet(path)
+    assert model.names == ["box", "box 2"] and list(model.materials) == ["paint", "paint 2"]
+    first, second = (material.albedo_texture for material in model.materials.values())
+    assert torch.equal(first.image, second.image) and first.image.shape == (1, 4, 8, 3)
+
+
+def test_vertices_stay_apart_where_joined_ones_would_make_edges_of_four_faces(tmp_path: Path) -> None:
+    points, faces, _ = cube()
+    made = Gltf()
+    twice = np.concatenate([points, points + np.array([1.0, 1.0, 0.0], np.float32)])  # two cubes that share an edge
+    material = made.material(**diffuse([0.5, 0.5, 0.5]))
+    made.node(mesh=made.mesh(twice, np.concatenate([faces, faces + 24]), material))
+    model = quiet(made.write(tmp_path / "two.glb"))
+    assert model.bodies[0].mesh.vertices.shape == (1, 48, 3)
+    assert float(PathRender(samples=4, depth=2)(lit(model), camera(), FILM).amax()) > 0.0
 
 
 def test_coordinates_are_moved_as_the_extension_says(tmp_path: Path) -> None:
