@@ -51,7 +51,10 @@ class ImportedCamera(NamedTuple):
 
 
 class Imported(NamedTuple):
-    """`Scene(imported.bodies, imported.materials, imported.lights)` shows it."""
+    """`Scene(imported.bodies, imported.materials, imported.lights)` shows it.
+
+    Plain tensors, of one world: what shall have a gradient is replaced by a leaf (`body._replace(mesh=...)`).
+    """
 
     bodies: list[Body]
     names: list[str]  # of the bodies

@@ -8,7 +8,8 @@ part of glTF's dielectric, without its reflection of 4 % at the surface (exactly
 |---|---|
 | metalness 1 | exact; alpha textures are squared texel by texel, so that between texels the blend is one of alpha |
 | metalness 0 | diffuse part; the surface's own reflection is left out (said once) |
-| between, by number or by texel | Unsupported; left out: the nearer of the two on average |
+| within 0.1 of 0 or 1, by number and by texel | as that (said once from 0.02 on) |
+| between | Unsupported; left out: the nearer of the two on average |
 | roughness below 0.032 | the least alpha of the renderer (said once) |
 | emission of a two-sided material | on the front side only (said once) |
 """
@@ -24,7 +25,7 @@ from render.imported import Notes
 from render.scene import CONDUCTOR, DIFFUSE, Material, Texture
 
 LEAST_ALPHA = 1.01e-3  # `render.ggx.LEAST_ALPHA`, and some room for rounding
-PURE = 0.02  # how far from 0 or 1 metalness counts as such (5 of 255)
+PURE, NEARLY = 0.02, 0.1  # how far from 0 or 1 metalness counts as such, without and with a word (5 and 25 of 255)
 
 
 class Finish(NamedTuple):
@@ -89,8 +90,11 @@ def _is_metal(notes: Notes, where: str, finish: Finish) -> bool:
     if finish.metalness_image is not None:
         values = finish.metalness_image.image * factor
         low, high, mean = float(values.min()), float(values.max()), float(values.mean())
-    if not (high <= PURE or low >= 1.0 - PURE):
+    impurity = min(high, 1.0 - low)
+    if impurity > NEARLY:
         notes.absent("mixed metalness", where)
+    elif impurity > PURE:
+        notes.approximate("metalness within 0.1 of 0 or 1 counts as that", where)
     return mean > 0.5
 
 

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from dvc.errors import Unsupported, UserError
 from dvc.records import Film, Mesh
@@ -114,6 +117,36 @@ def test_nodes_turn_scale_mirror_and_follow_their_parents(tmp_path: Path) -> Non
         centre = found.mean(axis=0)
         a, b, c = (body.mesh.vertices[0] - torch.tensor(centre))[body.mesh.faces.long()].unbind(1)
         assert float((a * torch.linalg.cross(b, c)).sum()) > 0.0  # outwards, mirrored or not
+
+
+numbers = st.floats(-2.0, 2.0, allow_subnormal=False)
+sizes = st.floats(0.25, 3.0).flatmap(lambda size: st.sampled_from([size, -size]))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.tuples(*[numbers] * 4), st.tuples(*[sizes] * 3), st.tuples(*[numbers] * 3)), min_size=1, max_size=4)
+)
+def test_a_chain_of_nodes_is_the_product_of_its_matrices(tmp_path: Path, chain: list) -> None:
+    """T R S one below the other, and as one matrix by SciPy's rotations; volumes stay positive however often it is mirrored."""
+    made, whole = Gltf(), np.eye(4)
+    below = made.node(False, mesh=made.cube(made.material(**diffuse([1, 1, 1]))))
+    for above, (turn, scale, move) in reversed(list(enumerate(chain))):
+        rotation = np.array(turn) + [0.0, 0.0, 0.0, 3.0]  # never near 0
+        rotation /= np.linalg.norm(rotation)
+        local = np.eye(4)
+        local[:3, :3] = Rotation.from_quat(rotation).as_matrix() @ np.diag(scale)
+        local[:3, 3] = move
+        whole = local @ whole
+        below = made.node(above == 0, children=[below], rotation=rotation.tolist(), scale=list(scale), translation=list(move))
+    made.node(matrix=whole.T.flatten().tolist(), mesh=0)
+    first, second = read_gltf_scene(made.write(tmp_path / "chain.gltf")).bodies
+    size = float(first.mesh.vertices.abs().max())
+    assert torch.allclose(first.mesh.vertices, second.mesh.vertices, atol=1e-5 * max(size, 1.0))
+    assert torch.equal(first.mesh.faces, second.mesh.faces)
+    a, b, c = (first.mesh.vertices[0].double() - first.mesh.vertices[0].double().mean(0))[first.mesh.faces.long()].unbind(1)
+    volume = float((a * torch.linalg.cross(b, c)).sum()) / 6.0
+    assert volume == pytest.approx(abs(np.linalg.det(whole[:3, :3])), rel=1e-3)
 
 
 def test_a_perspective_camera_sees_points_where_its_matrix_puts_them(tmp_path: Path) -> None:
@@ -450,12 +483,15 @@ def test_what_is_approximate_is_said(tmp_path: Path) -> None:
     normals = flat.add(
         np.repeat([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], 4, axis=0).astype(np.float32)
     )
-    flat.node(mesh=flat.mesh(points, faces, flat.material(**diffuse([1, 1, 1])), NORMAL=normals), scale=[1.0, -2.0, 3.0])
+    mesh = flat.mesh(points, faces, flat.material(**diffuse([1, 1, 1])), NORMAL=normals)
+    flat.node(scale=[1.0, -2.0, 3.0], children=[flat.node(False, mesh=mesh, rotation=[0.2, 0.4, 0.4, 0.8])])
     quiet(flat.write(tmp_path / "b.glb"))
     assert any(
         "without the reflection" in t
         for t in said(with_material(pbrMetallicRoughness={"metallicFactor": 0}).write(tmp_path / "c.glb"))
     )
+    worn = with_material(pbrMetallicRoughness={"metallicFactor": 0.95})
+    assert any("within 0.1 of 0 or 1" in t for t in said(worn.write(tmp_path / "f.glb")))
     mirror = with_material(pbrMetallicRoughness={"roughnessFactor": 0})
     assert any("roughness below" in t for t in said(mirror.write(tmp_path / "d.glb")))
     double = with_material(doubleSided=True, **diffuse([1, 1, 1], emissiveFactor=[1, 1, 1]))
