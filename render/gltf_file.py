@@ -20,7 +20,7 @@ COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5
 LENGTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 KNOWN = (
     "KHR_lights_punctual", "KHR_materials_emissive_strength", "KHR_materials_ior", "KHR_materials_specular",
-    "KHR_mesh_quantization", "KHR_texture_transform",
+    "KHR_materials_variants", "KHR_mesh_quantization", "KHR_texture_transform",
 )  # fmt: skip
 
 

@@ -114,7 +114,10 @@ class _Reader:
             if primitive.get("targets") and bool((weights != 0.0).any()):
                 self.notes.absent("morph targets", where)
             for extension in primitive.get("extensions", {}):
-                self.notes.absent(extension, where)
+                if extension == "KHR_materials_variants":
+                    self.notes.approximate("of materials' variants the one without a name is shown", where)
+                else:
+                    self.notes.absent(extension, where)
             mode = primitive.get("mode", TRIANGLES)
             if mode not in (TRIANGLES, STRIP, FAN):
                 self.notes.absent("points and lines", where)

@@ -7,7 +7,7 @@ r"""Materials of an MTL file (Wavefront "Advanced Visualizer" manual, appendix B
 | `Pm`, `Pr`, `map_Pm`, `map_Pr` | metalness and roughness as glTF has them, `render.imported_material`, with Kd as colour |
 | `Ke`, `map_Ke` | emission [W/(m^2 sr)] |
 | `illum` 0, 1 | diffuse (0, a constant colour, is said once) |
-| `d`, `Tr`, `map_d`, `illum` 4, 6, 7, 9 | opaque, or Unsupported: transparency |
+| `d`, `Tr`, `map_d`, `illum` 4, 6, 7, 9 | opaque, or Unsupported: transparency; `Tr 1` without `d` counts as opaque (said once) |
 | `map_Bump`, `bump`, `norm`, `disp`, `decal` | Unsupported: normal map; `refl`: reflection map |
 | `Ka`, `map_Ka`, `Tf`, `Ni`, `sharpness`, `map_Ns` | not needed: light is traced, surfaces are opaque; `map_Ns` of a conductor is said once |
 
@@ -105,6 +105,9 @@ class _Statements:
 
     def _refuse(self) -> None:
         model = int(self._one("illum", 1.0))
+        if self._one("Tr", 0.0) == 1.0 and "d" not in self.numbers:  # nobody means a surface that cannot be seen
+            self.notes.approximate("Tr 1 without d counts as opaque, as some exporters mean it", self.where)
+            self.numbers["Tr"] = np.zeros(1)
         see_through = self._one("d", 1.0 - self._one("Tr", 0.0)) < 1.0 or "map_d" in self.words or "map_tr" in self.words
         if see_through or model in GLASS:
             self.notes.absent("transparency", self.where)

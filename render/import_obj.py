@@ -136,7 +136,7 @@ class _Reader:
             self.name = " ".join(rest) or self.path.stem
         elif key == "usemtl":
             self.chosen = " ".join(rest)
-            if self.chosen not in self.statements:
+            if self.chosen not in self.statements and "material file" not in self.notes.leave_out:
                 known = ", ".join(self.statements) or "(there are none; remedy: name their file by mtllib)"
                 raise UserError(
                     f"{self.notes.name}, line {number}: expected a material of {known}, got {self.chosen!r}"
@@ -154,10 +154,13 @@ class _Reader:
     def _library(self, rest: list[str], number: int) -> None:
         whole = self.path.parent / " ".join(rest).replace("\\", "/")
         for library in [whole] if whole.is_file() else [self.path.parent / name.replace("\\", "/") for name in rest]:
+            if not library.is_file() and "material file" in self.notes.leave_out:
+                self.notes.absent("material file", library.name)
+                continue
             if not library.is_file():
                 raise UserError(
                     f"{self.notes.name}, line {number}: expected the material file {str(library)!r}, found none; remedy: put "
-                    "it there, or take the mtllib and usemtl lines out"
+                    "it there, or leave_out: [material file], which shows grey surfaces"
                 )
             for name, statements in read_mtl(library, self.notes).items():
                 self.statements.setdefault(name, statements)
@@ -189,7 +192,7 @@ class _Reader:
                 )
 
     def material(self, name: str) -> Material:
-        if name == NO_MATERIAL and name not in self.statements:
+        if name not in self.statements:
             self.notes.approximate("faces without a material are grey", "usemtl")
             return Material(two_sided=True)
         return mtl_material(self.notes, name, self.statements[name], self.folders[name])

@@ -35,6 +35,7 @@ FEATURES = {  # what `leave_out` may name besides extensions of glTF, and what i
     "skin": "the vertices as they are stored",
     "morph targets": "the vertices as they are stored",
     "illumination model": "diffuse and specular colours by the usual rule",
+    "material file": "grey surfaces",
     "texture option": "the texture as it stands",
     "reflection map": "the material without it",
 }

@@ -129,6 +129,8 @@ def test_phong_and_physical_materials(tmp_path: Path) -> None:
     assert metal.kind == CONDUCTOR and metal.schlick and float(metal.alpha) == pytest.approx(0.25)
     with pytest.warns(UserWarning, match="front side only"):
         lamp = material(tmp_path, "Kd 0 0 0\nKe 5 4 3\n")
+    with pytest.warns(UserWarning, match="Tr 1 without d"):
+        assert material(tmp_path, "Kd 1 1 1\nTr 1.0\nillum 2\n").kind == DIFFUSE
     assert lamp.emission is not None and lamp.emission.tolist() == [[5.0, 4.0, 3.0]]
 
 
@@ -253,6 +255,9 @@ def test_curves_spectra_lines_and_missing_files(tmp_path: Path) -> None:
         material(tmp_path, "Kd spectral file.rfl\n")
     with pytest.raises(Unsupported, match="points and lines"):
         read_obj_scene(written(tmp_path, SQUARE + "f 1 2 3\nl 1 2\n"))
+    missing = written(tmp_path, "mtllib none.mtl\n" + SQUARE + "usemtl red\nf 1 2 3\n")
+    with pytest.warns(UserWarning, match="material file left out"):
+        assert list(read_obj_scene(missing, leave_out=["material file"]).materials) == ["red"]
     with pytest.raises(UserError, match="expected a file, found none"):
         read_obj_scene(tmp_path / "none.obj")
     with pytest.warns(UserWarning, match="not understood"):
