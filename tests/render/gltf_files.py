@@ -3,12 +3,16 @@
 import base64
 import json
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from render.import_gltf import read_gltf_scene
+
+EIGHT = np.random.default_rng(3).integers(0, 256, (4, 8, 3), dtype=np.uint8)  # a texture without symmetry
 CUBE_SIDES = (  # outwards, counter-clockwise, by the axis and sign of the side
     ((1, 2), 0, 1), ((2, 1), 0, -1), ((2, 0), 1, 1), ((0, 2), 1, -1), ((0, 1), 2, 1), ((1, 0), 2, -1),
 )  # fmt: skip
@@ -120,3 +124,30 @@ def diffuse(colour: list[float], **more: Any) -> dict[str, Any]:
         "pbrMetallicRoughness": {"baseColorFactor": [*colour, 1.0], "metallicFactor": 0.0, **more.pop("pbr", {})},
         "extensions": {"KHR_materials_specular": {"specularFactor": 0.0}, **more.pop("extensions", {})}, **more,
     }  # fmt: skip
+
+
+def with_material(**given: Any) -> Gltf:
+    made = Gltf()
+    made.node(name="box", mesh=made.cube(made.material(name="paint", **given)))
+    return made
+
+
+def with_texture(values: np.ndarray, slot: str = "baseColorTexture", sampler: Any = None, **more: Any) -> Gltf:
+    made = Gltf()
+    pbr = {"pbr": {slot: made.texture(values, **(sampler or {}))}}
+    made.node(name="box", mesh=made.cube(made.material(name="paint", **{**diffuse([1, 1, 1], **pbr), **more})))
+    return made
+
+
+def quiet(path: Path, **more: Any) -> Any:
+    """What `read_gltf_scene` reads, and no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return read_gltf_scene(path, **more)
+
+
+def said(path: Path) -> list[str]:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        read_gltf_scene(path)
+    return [str(entry.message) for entry in found]

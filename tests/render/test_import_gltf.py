@@ -1,9 +1,6 @@
-"""render/import_gltf.py, gltf_file.py, gltf_materials.py, imported.py: what a glTF file holds arrives, the rest in one line."""
+"""render/import_gltf.py, imported.py, import_file.py: nodes, meshes, cameras and lights of a glTF file arrive."""
 
-import base64
-import json
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from dvc.errors import Unsupported, UserError
+from dvc.errors import UserError
 from dvc.records import Film, Mesh
 from render.camera import LookAtCamera, project
 from render.import_gltf import read_gltf_scene
@@ -22,19 +19,18 @@ from render.imported import film_camera
 from render.path_render import PathRender
 from render.render_file import RenderFile
 from render.response import srgb_inverse
-from render.scene import CONDUCTOR, Body, DirectionalLight, Material, PointLight, Scene, Texture
-from tests.render.gltf_files import Gltf, cube, diffuse, png
+from render.scene import Body, DirectionalLight, Material, PointLight, Scene, Texture
+from tests.render.gltf_files import EIGHT, Gltf, cube, diffuse, quiet
 
 FILM = Film(32, 24, 0.0, 0.0, 32, 24, 1.0)
 HALF_TURN = math.sqrt(0.5)
-EIGHT = np.random.default_rng(3).integers(0, 256, (4, 8, 3), dtype=np.uint8)  # a texture without symmetry
 
 
 def z_up(points: np.ndarray) -> torch.Tensor:
     return torch.tensor(np.stack([points[:, 0], -points[:, 2], points[:, 1]], axis=1))
 
 
-def lit(model: Any, light: torch.Tensor | None = None) -> Scene:
+def lit(model: Any) -> Scene:
     return Scene(
         model.bodies, model.materials, [*model.lights, PointLight(torch.tensor([[2.0, -3.0, 4.0]]), torch.full((1, 3), 60.0))]
     )
@@ -42,13 +38,6 @@ def lit(model: Any, light: torch.Tensor | None = None) -> Scene:
 
 def camera() -> Any:
     return LookAtCamera(32, 24)(torch.tensor([[1.6, -2.0, 1.2]]), torch.zeros(1, 3), fov=torch.tensor([0.7]))
-
-
-def quiet(path: Path, **more: Any) -> Any:
-    """The model, and no warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return read_gltf_scene(path, **more)
 
 
 @pytest.mark.parametrize("file", ["cube.glb", "cube.gltf", "beside.gltf"])
@@ -205,98 +194,6 @@ def test_lights_come_with_their_nodes(tmp_path: Path) -> None:
     assert sun.irradiance.tolist() == [[2.0] * 3]
 
 
-def test_metal_roughness_emission_and_colours_arrive(tmp_path: Path) -> None:
-    made = Gltf()
-    surface = np.zeros((2, 2, 3), np.uint8)
-    surface[..., 1], surface[..., 2] = [[51, 102], [153, 204]], 255  # roughness 0.2 .. 0.8, metal
-    metal = made.material(name="metal", doubleSided=True, pbrMetallicRoughness={
-        "baseColorFactor": [0.9, 0.6, 0.3, 1.0], "roughnessFactor": 0.5,
-        "metallicRoughnessTexture": made.texture(surface, wrapS=33648, wrapT=33648),
-    })  # fmt: skip
-    glow = made.material(name="glow", **diffuse(
-        [0, 0, 0], emissiveFactor=[1.0, 0.5, 0.0], emissiveTexture=made.texture(EIGHT),
-        extensions={"KHR_materials_emissive_strength": {"emissiveStrength": 4.0}},
-    ))  # fmt: skip
-    points, faces, _ = cube()
-    colours = np.random.default_rng(0).integers(0, 256, (24, 4), dtype=np.uint8)
-    made.node(mesh=made.cube(metal))
-    made.node(mesh=made.cube(glow))
-    plain = made.material(name="plain", **diffuse([1, 1, 1]))
-    made.node(mesh=made.mesh(points, faces, plain, COLOR_0=made.add(colours, normalized=True)))
-    model = quiet(made.write(tmp_path / "materials.glb"))
-    metal, glow = model.materials["metal"], model.materials["glow"]
-    assert metal.kind == CONDUCTOR and metal.schlick and metal.two_sided and not glow.two_sided
-    alpha = float(metal.alpha) * metal.alpha_texture.image[0, :, :, 0]
-    assert torch.allclose(alpha, (0.5 * torch.tensor([[0.2, 0.4], [0.6, 0.8]])) ** 2, atol=1e-6)
-    assert metal.alpha_texture.wrap == "mirror" and torch.allclose(metal.albedo, torch.tensor([[0.9, 0.6, 0.3]]))
-    assert glow.emission.tolist() == [[4.0, 2.0, 0.0]]
-    expected = np.where(EIGHT / 255 <= 0.04045, EIGHT / 255 / 12.92, ((EIGHT / 255 + 0.055) / 1.055) ** 2.4)
-    assert np.allclose(glow.emission_texture.image[0].numpy(), expected, atol=1e-6)
-    body = model.bodies[2]
-    assert body.mesh.vertices.shape[1] == 24  # colours differ where points are the same
-    corners = body.vertex_albedo[0][body.mesh.faces.long()]
-    assert np.allclose(corners.numpy(), colours[faces.astype(int)][..., :3] / 255, atol=1e-6)
-
-
-def specified_radiance(
-    base: np.ndarray, roughness: float, metal: bool, n: np.ndarray, v: np.ndarray, light: np.ndarray
-) -> np.ndarray:
-    """Radiance under an irradiance of 1: the formulas of the specification's appendix B.3, term by term."""
-    h = (v + light) / np.linalg.norm(v + light)
-    nl, nv, nh, vh = n @ light, n @ v, n @ h, v @ h
-    if not metal:
-        return base / math.pi * nl
-    alpha = roughness**2
-    distribution = alpha**2 / (math.pi * (nh**2 * (alpha**2 - 1) + 1) ** 2)
-    visibility = 1.0 / np.prod([x + math.sqrt(alpha**2 + (1 - alpha**2) * x**2) for x in (nl, nv)])
-    return (base + (1 - base) * (1 - vh) ** 5) * visibility * distribution * nl
-
-
-@pytest.mark.parametrize("metal", [True, False])
-def test_surfaces_reflect_as_the_specification_says(tmp_path: Path, metal: bool) -> None:
-    """A square in the plane z = 0 of the file, a sun of irradiance 3, an orthographic camera: one number, known exactly."""
-    made = Gltf()
-    base = np.array([0.9, 0.6, 0.3])
-    pbr = {"baseColorFactor": [*base, 1.0], "metallicFactor": float(metal), "roughnessFactor": 0.6}
-    paint = made.material(**diffuse([1, 1, 1], pbr=pbr), doubleSided=True)
-    square = np.array([[-9, -9, 0], [9, -9, 0], [9, 9, 0], [-9, 9, 0]], np.float32)
-    made.node(mesh=made.mesh(square, np.array([0, 1, 2, 0, 2, 3], np.uint8), paint))
-    made.tree["extensions"] = {"KHR_lights_punctual": {"lights": [{"type": "directional", "intensity": 3.0}]}}
-    made.tree["cameras"] = [{"type": "orthographic", "orthographic": {"xmag": 1.0, "ymag": 1.0, "znear": 0.0, "zfar": 99.0}}]
-    angles = {"light": 0.7, "eye": -0.9}  # about y: both look along -z, turned
-    for name, angle in angles.items():
-        turned = {"name": name, "rotation": [0.0, math.sin(0.5 * angle), 0.0, math.cos(0.5 * angle)]}
-        away = [4.0 * math.sin(angle), 0.0, 4.0 * math.cos(angle)]
-        more = {"extensions": {"KHR_lights_punctual": {"light": 0}}} if name == "light" else {"camera": 0}
-        made.node(translation=away, **turned, **more)
-    model = quiet(made.write(tmp_path / "plane.gltf"))
-    scene = Scene(model.bodies, model.materials, model.lights)
-    film = Film(4, 4, 0.0, 0.0, 4, 4, 1.0)
-    image = PathRender(samples=2, depth=2)(scene, film_camera(model.cameras["eye"], film), film)
-    light, eye = (np.array([math.sin(angle), 0.0, math.cos(angle)]) for angle in angles.values())
-    expected = 3.0 * specified_radiance(base, 0.6, metal, np.array([0.0, 0.0, 1.0]), eye, light)
-    assert np.allclose(image[0].numpy(), expected, rtol=2e-5)
-
-
-def test_images_beside_and_within_and_names_that_repeat(tmp_path: Path) -> None:
-    made = Gltf()
-    for uri in ("an%20image.png", "data:image/png;base64," + base64.b64encode(png(EIGHT)).decode()):
-        made.tree["images"].append({"uri": uri})
-        made.tree["textures"].append({"source": len(made.tree["images"]) - 1})
-        texture = {"index": len(made.tree["textures"]) - 1}
-        made.node(
-            name="box", mesh=made.cube(made.material(name="paint", **diffuse([1, 1, 1], pbr={"baseColorTexture": texture})))
-        )
-    path = made.write(tmp_path / "model.gltf")
-    with pytest.raises(UserError, match=r"expected the image 'an%20image\.png' beside it, found none"):
-        read_gltf_scene(path)
-    (tmp_path / "an image.png").write_bytes(png(EIGHT))
-    model = quiet(path)
-    assert model.names == ["box", "box 2"] and list(model.materials) == ["paint", "paint 2"]
-    first, second = (material.albedo_texture for material in model.materials.values())
-    assert torch.equal(first.image, second.image) and first.image.shape == (1, 4, 8, 3)
-
-
 def test_vertices_stay_apart_where_joined_ones_would_make_edges_of_four_faces(tmp_path: Path) -> None:
     points, faces, _ = cube()
     made = Gltf()
@@ -306,20 +203,6 @@ def test_vertices_stay_apart_where_joined_ones_would_make_edges_of_four_faces(tm
     model = quiet(made.write(tmp_path / "two.glb"))
     assert model.bodies[0].mesh.vertices.shape == (1, 48, 3)
     assert float(PathRender(samples=4, depth=2)(lit(model), camera(), FILM).amax()) > 0.0
-
-
-def test_coordinates_are_moved_as_the_extension_says(tmp_path: Path) -> None:
-    """The example of KHR_texture_transform: the lower left quadrant of the image, turned clockwise by a quarter."""
-    made = Gltf()
-    moved = {"offset": [0, 1], "rotation": math.pi / 2, "scale": [0.5, 0.5]}
-    texture = {**made.texture(EIGHT), "extensions": {"KHR_texture_transform": moved}}
-    made.node(mesh=made.cube(made.material(**diffuse([1, 1, 1], pbr={"baseColorTexture": texture}))))
-    uv = quiet(made.write(tmp_path / "moved.gltf")).bodies[0].uv
-    assert uv.amin(dim=(0, 1)).tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
-    assert uv.amax(dim=(0, 1)).tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
-    _, faces, stored = cube()
-    top_left = (stored[faces.astype(int)] == [0.0, 0.0]).all(axis=2)  # of the square that is covered
-    assert torch.allclose(uv[torch.from_numpy(top_left)], torch.tensor([0.0, 0.0]), atol=1e-6)  # shows the bottom left
 
 
 def test_strips_fans_and_bare_triangles(tmp_path: Path) -> None:
@@ -366,212 +249,3 @@ def test_a_scene_file_imports_it_and_names_its_camera(tmp_path: Path, capsys: py
         with pytest.raises(UserError) as error:
             RenderFile(str(scene), out=str(tmp_path / "b.png")).run()
         assert expected in str(error.value) and "\n" not in str(error.value)
-
-
-def with_material(**given: Any) -> Gltf:
-    made = Gltf()
-    made.node(name="box", mesh=made.cube(made.material(name="paint", **given)))
-    return made
-
-
-def with_texture(values: np.ndarray, slot: str = "baseColorTexture", sampler: Any = None, **more: Any) -> Gltf:
-    made = Gltf()
-    pbr = {"pbr": {slot: made.texture(values, **(sampler or {}))}}
-    made.node(name="box", mesh=made.cube(made.material(name="paint", **{**diffuse([1, 1, 1], **pbr), **more})))
-    return made
-
-
-def with_node(**given: Any) -> Gltf:
-    made = with_material(**diffuse([1, 1, 1]))
-    made.tree["nodes"][0].update(given)
-    return made
-
-
-def with_primitive(**given: Any) -> Gltf:
-    made = with_material(**diffuse([1, 1, 1]))
-    made.tree["meshes"][0]["primitives"][0].update(given)
-    return made
-
-
-def two_transforms() -> Gltf:
-    made = Gltf()
-    moved = {**made.texture(EIGHT), "extensions": {"KHR_texture_transform": {"scale": [2, 2]}}}
-    given = diffuse([1, 1, 1], pbr={"baseColorTexture": made.texture(EIGHT)}, emissiveFactor=[1, 1, 1], emissiveTexture=moved)
-    made.node(name="box", mesh=made.cube(made.material(name="paint", **given)))
-    return made
-
-
-def spot() -> Gltf:
-    made = with_node(extensions={"KHR_lights_punctual": {"light": 0}})
-    made.tree["extensions"] = {"KHR_lights_punctual": {"lights": [{"type": "spot", "spot": {}}]}}
-    return made
-
-
-HALF_METAL = np.full((2, 2, 3), 128, np.uint8)
-SEEN_THROUGH = np.full((2, 2, 4), 128, np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("made", "feature"),
-    [
-        (with_material(normalTexture={"index": 0}), "normal map"),
-        (with_material(alphaMode="BLEND", pbrMetallicRoughness={"baseColorFactor": [1, 1, 1, 0.5]}), "transparency"),
-        (with_texture(SEEN_THROUGH, alphaMode="BLEND"), "transparency"),
-        (with_material(pbrMetallicRoughness={"metallicFactor": 0.5}), "mixed metalness"),
-        (with_texture(HALF_METAL, "metallicRoughnessTexture", pbrMetallicRoughness={
-            "metallicRoughnessTexture": {"index": 0}}), "mixed metalness"),
-        (with_material(extensions={"KHR_materials_transmission": {"transmissionFactor": 1}}), "KHR_materials_transmission"),
-        (with_material(extensions={"KHR_materials_unlit": {}}), "KHR_materials_unlit"),
-        (with_texture(EIGHT, sampler={"wrapS": 33071}), "wraps"),
-        (two_transforms(), "texture coordinates"),
-        (with_node(skin=0), "skin"),
-        (with_primitive(targets=[{}], **{"extras": 1}), None),
-        (with_node(weights=[0.5]), None),
-        (spot(), "spot light"),
-    ],
-)  # fmt: skip
-def test_what_is_not_there_is_refused_in_one_line_or_left_out_by_name(tmp_path: Path, made: Gltf, feature: str | None) -> None:
-    path = made.write(tmp_path / "model.glb")
-    if feature is None:  # morph targets at rest, weights without targets
-        read_gltf_scene(path)
-        return
-    with pytest.raises(Unsupported) as error:
-        read_gltf_scene(path)
-    assert feature in str(error.value) and "leave_out" in str(error.value) and "\n" not in str(error.value)
-    with pytest.warns(UserWarning, match=f"{feature} left out"):
-        assert len(read_gltf_scene(path, leave_out=[feature]).bodies) == 1
-
-
-def test_morph_targets_points_and_extensions_are_refused(tmp_path: Path) -> None:
-    made = with_primitive(targets=[{}])
-    made.tree["nodes"][0]["weights"] = [0.5]
-    lines = with_material(**diffuse([1, 1, 1]))
-    lines.tree["meshes"][0]["primitives"].append({**lines.tree["meshes"][0]["primitives"][0], "mode": 1})
-    required = with_material(**diffuse([1, 1, 1]))
-    required.tree["extensionsRequired"] = ["EXT_something"]
-    for file, feature in ((made, "morph targets"), (lines, "points and lines"), (required, "EXT_something")):
-        path = file.write(tmp_path / "model.gltf")
-        with pytest.raises(Unsupported, match=feature):
-            read_gltf_scene(path)
-        with pytest.warns(UserWarning, match=f"{feature} left out"):
-            assert len(read_gltf_scene(path, leave_out=[feature]).bodies) == 1
-    required.tree["extensionsRequired"] = ["KHR_draco_mesh_compression"]
-    with pytest.raises(Unsupported, match="export without compression"):
-        read_gltf_scene(required.write(tmp_path / "draco.glb"))
-    sparse = with_material(**diffuse([1, 1, 1]))
-    sparse.tree["accessors"][0]["sparse"] = {}
-    with pytest.raises(Unsupported, match="sparse"):
-        read_gltf_scene(sparse.write(tmp_path / "sparse.glb"))
-
-
-def test_extensions_that_are_off_and_opaque_blending_pass(tmp_path: Path) -> None:
-    off = {"KHR_materials_clearcoat": {"clearcoatFactor": 0.0}, "KHR_materials_transmission": {}}
-    quiet(with_material(**diffuse([1, 1, 1], extensions=off)).write(tmp_path / "off.glb"))
-    opaque = np.full((2, 2, 4), 255, np.uint8)
-    quiet(with_texture(opaque, alphaMode="BLEND").write(tmp_path / "opaque.glb"))
-
-
-def test_what_is_approximate_is_said(tmp_path: Path) -> None:
-    points, faces, _ = cube()
-    made = Gltf()
-    smooth = made.add((points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32))
-    made.node(name="ball", mesh=made.mesh(points, faces, made.material(**diffuse([1, 1, 1])), NORMAL=smooth))
-    made.tree["animations"] = [{}]
-    texts = said(made.write(tmp_path / "a.glb"))
-    assert any("shaded flat (ball)" in text for text in texts) and any("animations" in text for text in texts)
-    flat = Gltf()
-    normals = flat.add(
-        np.repeat([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], 4, axis=0).astype(np.float32)
-    )
-    mesh = flat.mesh(points, faces, flat.material(**diffuse([1, 1, 1])), NORMAL=normals)
-    flat.node(scale=[1.0, -2.0, 3.0], children=[flat.node(False, mesh=mesh, rotation=[0.2, 0.4, 0.4, 0.8])])
-    quiet(flat.write(tmp_path / "b.glb"))
-    assert any(
-        "without the reflection" in t
-        for t in said(with_material(pbrMetallicRoughness={"metallicFactor": 0}).write(tmp_path / "c.glb"))
-    )
-    worn = with_material(pbrMetallicRoughness={"metallicFactor": 0.95})
-    assert any("within 0.1 of 0 or 1" in t for t in said(worn.write(tmp_path / "f.glb")))
-    mirror = with_material(pbrMetallicRoughness={"roughnessFactor": 0})
-    assert any("roughness below" in t for t in said(mirror.write(tmp_path / "d.glb")))
-    double = with_material(doubleSided=True, **diffuse([1, 1, 1], emissiveFactor=[1, 1, 1]))
-    assert any("front side only" in t for t in said(double.write(tmp_path / "e.glb")))
-
-
-def said(path: Path) -> list[str]:
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        read_gltf_scene(path)
-    return [str(entry.message) for entry in found]
-
-
-def spoilt(change: Any) -> Gltf:
-    made = with_material(**diffuse([1, 1, 1]))
-    change(made.tree)
-    return made
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda tree: tree["meshes"][0]["primitives"][0].update(indices=99), "accessor"),
-        (lambda tree: tree["nodes"][0].update(mesh=-1), "expected a number in 0..0 of meshes, got -1"),
-        (lambda tree: tree["nodes"][0].update(children=[0]), "node 0: expected one parent"),
-        (lambda tree: tree["nodes"][0].update(children=[7]), "of nodes, got 7"),
-        (lambda tree: tree["nodes"][0].update(matrix=[1, 2]), "broken one"),
-        (lambda tree: tree["nodes"][0].update(rotation=[0, 0, 0, 0]), "expected a unit quaternion"),
-        (lambda tree: tree["nodes"][0].update(translation=[0, 0, float("nan")]), "finite"),
-        (lambda tree: tree["accessors"][0].update(count=10**9), "truncated or damaged"),
-        (lambda tree: tree["accessors"][1].update(type="VEC2"), "expected 3 numbers each, got VEC2"),
-        (lambda tree: tree["accessors"][0].update(componentType=1), "broken one (KeyError: 1)"),
-        (lambda tree: tree["accessors"][0].update(count=2), "expected 24 values"),
-        (lambda tree: tree["bufferViews"][0].update(byteLength=10**9), "truncated"),
-        (lambda tree: tree["bufferViews"][0].update(buffer=3), "of buffers, got 3"),
-        (lambda tree: tree.update(scene=4), "of scenes, got 4"),
-        (lambda tree: tree.update(scenes=[{"nodes": []}]), "expected at least one mesh"),
-        (lambda tree: tree.update(asset={"version": "1.0"}), "expected glTF version 2, got 1.0"),
-        (lambda tree: tree["materials"][0]["pbrMetallicRoughness"].update(baseColorFactor=[2, 0, 0, 1]), "from 0 to 1"),
-        (lambda tree: tree["materials"][0]["pbrMetallicRoughness"].update(baseColorTexture={"index": 0}), "of textures"),
-        (lambda tree: tree["materials"][0].update(emissiveFactor=["a"]), "expected 3 numbers"),
-        (lambda tree: tree["meshes"][0].update(primitives=3), "broken one"),
-    ],
-)  # fmt: skip
-def test_broken_files_are_refused_in_one_line(tmp_path: Path, change: Any, expected: str) -> None:
-    with pytest.raises(UserError) as error:
-        read_gltf_scene(spoilt(change).write(tmp_path / "model.gltf"))
-    assert expected in str(error.value) and "\n" not in str(error.value) and "model.gltf" in str(error.value), str(error.value)
-
-
-def test_damaged_bytes_are_refused_in_one_line(tmp_path: Path) -> None:
-    points, faces, _ = cube()
-    high, missing, uncoordinated, bad_image = Gltf(), with_material(**diffuse([1, 1, 1])), Gltf(), with_texture(EIGHT)
-    high.node(mesh=high.mesh(points, faces + 20))
-    missing.write(tmp_path / "missing.gltf", beside=True)
-    (tmp_path / "its buffer.bin").unlink()
-    paint = uncoordinated.material(name="paint", **diffuse([1, 1, 1], pbr={"baseColorTexture": uncoordinated.texture(EIGHT)}))
-    uncoordinated.node(mesh=uncoordinated.mesh(points, faces, paint))
-    view = bad_image.tree["bufferViews"][bad_image.tree["images"][0]["bufferView"]]
-    start = view["byteOffset"]
-    bad_image.content = bad_image.content[:start] + b"x" * view["byteLength"] + bad_image.content[start + view["byteLength"] :]
-    whole = with_material(**diffuse([1, 1, 1])).write(tmp_path / "whole.glb").read_bytes()
-    (tmp_path / "short.glb").write_bytes(whole[:-40])
-    (tmp_path / "empty.glb").write_bytes(b"")
-    (tmp_path / "text.gltf").write_text("{")
-    (tmp_path / "list.gltf").write_text(json.dumps([1]))
-    (tmp_path / "other.png").write_bytes(png(EIGHT))
-    for path, expected in (
-        (high.write(tmp_path / "high.glb"), "expected vertex numbers in 0..23, got 43"),
-        (tmp_path / "missing.gltf", "expected its buffer 'its%20buffer.bin' beside it, found none"),
-        (uncoordinated.write(tmp_path / "bare.glb"), "expected TEXCOORD_0, as material 'paint' has a texture"),
-        (bad_image.write(tmp_path / "image.glb"), "expected image 0 as PNG or JPEG"),
-        (tmp_path / "short.glb", "truncated"),
-        (tmp_path / "empty.glb", "truncated"),
-        (tmp_path / "text.gltf", "expected the JSON of a glTF"),
-        (tmp_path / "list.gltf", "expected the JSON of a glTF"),
-        (tmp_path / "none.glb", "expected a file, found none"),
-        (tmp_path, "found a folder"),
-        (tmp_path / "other.png", "expected .gltf or .glb"),
-    ):
-        with pytest.raises(UserError) as error:
-            read_gltf_scene(path)
-        assert expected in str(error.value) and "\n" not in str(error.value), str(error.value)
