@@ -44,7 +44,10 @@ def check_gltf(name: str, path: Path) -> None:
 
 
 def parse_glb(name: str, content: bytes) -> tuple[Any, bytes | None]:
-    """The JSON and the binary chunk of a GLB. Raises: UserError for a file that is truncated or none; ValueError for its JSON."""
+    """The JSON and the binary chunk of a GLB.
+
+    Raises: UserError for a file that is truncated or none; ValueError for its JSON.
+    """
     if len(content) < 20 or content[:4] != b"glTF":
         raise UserError(f"{name}: expected a GLB, which begins with 'glTF', got {content[:4]!r}; empty, truncated or no GLB")
     version, length, first, kind = struct.unpack_from("<III4s", content, 4)
