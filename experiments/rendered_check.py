@@ -20,7 +20,7 @@ from dvc.pipeline import Pipeline
 
 DEVIATIONS = 4.0  # standard errors, of few seeds
 WANTED, LARGEST = 0.1, 0.25  # standard error over the number
-SEEDS, MOST_SEEDS = 16, 64
+SEEDS, MOST_SEEDS = 16, 128
 FIRST_SEED = 50
 OF_REVERSE = 5000  # first seed
 

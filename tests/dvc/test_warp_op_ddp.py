@@ -47,6 +47,7 @@ def worker(rank: int, port: str, folder: str) -> None:
         model.zero_grad()
         model(*(values[half] for values in data())).backward()
     torch.save([p.grad for p in model.parameters()], Path(folder) / f"{rank}.pt")
+    dist.barrier()  # nobody leaves while another still talks to it
     dist.destroy_process_group()
 
 
