@@ -4,7 +4,8 @@ Reverse mode and central differences are estimated with seeds of their own (both
 compared is linear in the picture, so that its mean over seeds is that of the mean picture: the loss of a noisy picture has a
 bias of its own. Seeds are added, up to `MOST_SEEDS`, where the error of the two is more than `WANTED` of the number. A row
 fails where the two differ by more than `DEVIATIONS` standard errors and the certificate's tolerance; one that is then still not
-known to `LARGEST` of itself is reported as excluded.
+known to `LARGEST` of itself is reported as excluded. A row with a standard error of e is certified to within 4 e, at most to
+within the number itself: its note says e.
 """
 
 import math
@@ -103,18 +104,14 @@ def check_pictures(
 
 
 def check_rendered(
-    pipeline: Pipeline, output: str, context: Mapping[str, Any], *, seeds: int = SEEDS, step: float = 0.03,
-    steps: Mapping[str, float] | None = None,
-) -> list[CheckRow]:  # fmt: skip
+    pipeline: Pipeline, output: str, context: Mapping[str, Any], *, seeds: int = SEEDS, step: float = 0.03
+) -> list[CheckRow]:
     """Every number of every declared parameter, by half the sum of squares of residuals: with the residual r0 of a seed of its
     own held fixed, the gradient of r0 . r(x) is that of the loss, up to noise.
 
-    Arguments: output: the residual; step: of the differences, in unbounded numbers; steps: by label, where a number moves the
-        picture so little that within `step` hardly a sample meets something else: few seeds then show neither the difference
-        nor its noise.
+    Arguments: output: the residual; step: of the differences, in unbounded numbers.
     """
     vector = ParameterVector(pipeline)
-    sizes = [(steps or {}).get(label, step) for label in vector.labels]
     point = vector.gather()[:1]
     unit = torch.eye(vector.size)
     with torch.no_grad():
@@ -131,7 +128,7 @@ def check_rendered(
 
     def difference(seed: int, k: int) -> float:
         with torch.no_grad():
-            up, down = (float(contracted(point + sign * sizes[k] * unit[k], seed)) for sign in (1.0, -1.0))
-        return (up - down) / (2.0 * sizes[k])
+            up, down = (float(contracted(point + sign * step * unit[k], seed)) for sign in (1.0, -1.0))
+        return (up - down) / (2.0 * step)
 
-    return compare_estimates(vector.labels, "parameter", sizes, reverse, difference, seeds)
+    return compare_estimates(vector.labels, "parameter", [step] * vector.size, reverse, difference, seeds)

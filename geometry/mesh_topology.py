@@ -48,9 +48,12 @@ def require_indices(name: str, cells: Tensor, vertices: Tensor) -> None:
     """
     if cells.numel() == 0 or vertices.dim() != 3:
         return
-    entry = _range.get(cells)
-    if entry is None or entry[0] != cells._version:
-        entry = _range[cells] = cells._version, int(cells.min()), int(cells.max())
+    if cells.is_inference():  # has no version
+        entry = 0, int(cells.min()), int(cells.max())
+    else:
+        entry = _range.get(cells)
+        if entry is None or entry[0] != cells._version:
+            entry = _range[cells] = cells._version, int(cells.min()), int(cells.max())
     if entry[1] < 0 or entry[2] >= vertices.shape[1]:
         raise UserError(f"{name}: expected vertex numbers in 0..{vertices.shape[1] - 1}, got {entry[1]}..{entry[2]}")
 

@@ -10,6 +10,7 @@ from dvc.records import Camera, Film, Shutter
 from render.aov import render_aovs
 from render.camera_projection import pack_camera
 from render.edge_guide import wanted_motion
+from render.material_checks import require_unlit
 from render.path_op import NUMBERS, TABLES
 from render.path_render import PathRender, edge_counts, step_back
 from render.scene import Ball, Body, Plane, Scene, SdfBody
@@ -77,6 +78,7 @@ class AovRender(nn.Module):
     ) -> Aovs:
         given, numbers, packed = self.paths.pack(scene, camera, film, shutter, None, COPIES)
         scene, camera = given.scene, given.camera
+        require_unlit(scene)
         wanted = wanted_motion(ordered_bodies(scene.bodies), numbers)
         options = self.paths.options(packed, scene, film, frame_interval, node_interval, wanted)
         options["film"] += (("motion_time", self.motion_time),)

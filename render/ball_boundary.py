@@ -8,7 +8,7 @@ import warp as wp
 from render.ball_outline import BESIDE, on_ball, outline_point, outline_tangent, seen_ball
 from render.boundary_side import sees_plate, side_radiance
 from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, undistort
-from render.film_curve import READOUT_STEPS, hand_on, jump_weight, landing_at, outer_normal, readout_slope
+from render.film_curve import READOUT_STEPS, jump_weight, landing_at, outer_normal, readout_slope, splat_jump
 from render.gradient_sink import Sink, deposit
 from render.hits import closest
 from render.intersector import Intersector
@@ -124,4 +124,4 @@ def ball_primary_kernel(
         scene, tables, sink, view, world, moment, SPHERE, ball, g_center, wp.vec3(g_radius, 0.0, 0.0), wp.vec3()
     )
     add_time_gradient(sink, film, view, at, u, at_blend)
-    hand_on(scene, film, sink, view, index, adjoint, derivative, landing, jump, on_plate)
+    splat_jump(scene, film, sink, view, index, adjoint, derivative, landing, jump, on_plate)

@@ -7,15 +7,14 @@ import warp as wp
 from render.ball_outline import BESIDE, on_ball, outline_point, outline_tangent, seen_ball
 from render.boundary_walk import instance_of, material_velocity, met_point, pull_point
 from render.bsdf import bsdf_cos
-from render.camera_projection import NEAR, depth_of, film_of, film_velocity, origin_of, undistort
+from render.camera_projection import NEAR, depth_of, film_of, film_velocity, origin_of, undistort, weighted_film
 from render.film_curve import (
     READOUT_STEPS,
-    film_along,
-    hand_on,
     jump_weight,
     landing_at,
     outer_normal,
     readout_slope,
+    splat_jump,
 )
 from render.gradient_sink import Sink, deposit
 from render.hits import closest
@@ -163,7 +162,7 @@ def ball_border_drift(
     moment = border.moment
     source = border.source
     n = border.receiver.normal
-    g_x, _c, _w = wp.grad(film_along)(border.x, scene.cameras[view], slope)
+    g_x, _c, _w = wp.grad(weighted_film)(border.x, scene.cameras[view], slope)
     lean = wp.dot(border.d, g_x) / wp.dot(n, border.d)
     g_o = g_x - n * lean
     t = wp.dot(border.x - border.o, border.d) / wp.dot(border.d, border.d)
@@ -294,7 +293,7 @@ def ball_shadow_kernel(
     share = 2.0 * wp.PI / (float(per_ball) * determinant)
     weight = normal * (jump_weight(scene, film, view, adjoint, landing, jump, 0) * source.weight * share)
     sink.slot = wp.tid() % sink.totals.shape[0]
-    g_x, g_camera, _w = wp.grad(film_along)(x, camera, weight)
+    g_x, g_camera, _w = wp.grad(weighted_film)(x, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
     g_o, g_d, at_blend = pull_point(
         scene, tables, sink, view, world, border.moment, border.hit.kind, border.hit.index, receiver, border.o, border.d, x, g_x
@@ -325,4 +324,4 @@ def ball_shadow_kernel(
             nothing,
         )
     add_time_gradient(sink, film, view, at, u, at_blend)
-    hand_on(scene, film, sink, view, index, adjoint, derivative, landing, jump, 0)
+    splat_jump(scene, film, sink, view, index, adjoint, derivative, landing, jump, 0)

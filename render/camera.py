@@ -63,11 +63,11 @@ def focal_from_fov(fov: Tensor, width: float) -> Tensor:
 def _rows(owner: str, given: dict[str, tuple[Numbers | None, tuple[int, ...]]]) -> list[Any]:
     """Constants as tensors with a leading axis, on one device; what is not given stays None."""
     device = next((value.device for value, _ in given.values() if isinstance(value, Tensor)), torch.device("cpu"))
-    intake = Intake(device, "another argument")
-    rows = []
+    rows: list[Any] = []
     for name, (value, inner) in given.items():
-        whole = value is None or (isinstance(value, Tensor) and value.dim() > len(inner) and value.dtype.is_floating_point)
-        rows.append(value if whole else intake.row(f"{owner}.{name}", value, inner))
+        exact = isinstance(value, Tensor) and value.dtype.is_floating_point  # keeps its precision
+        intake = Intake(device, "another argument", value.dtype if exact else torch.float32)  # type: ignore[union-attr]
+        rows.append(None if value is None else intake.row(f"{owner}.{name}", value, inner))
     return rows
 
 

@@ -48,7 +48,8 @@ def check_memory(rows: int, columns: int, views: int, device: torch.device, copi
 def free_memory(device: torch.device) -> int | None:
     """Bytes, or None where the system does not tell."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes next
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:

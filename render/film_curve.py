@@ -16,10 +16,9 @@ divided by det = 1 - t_x' . P_t. Motion that outruns the readout (det near 0) is
 
 import warp as wp
 
-from render.camera_projection import camera_vector, film_of, unfolded
+from render.camera_projection import camera_vector, unfolded
 from render.gradient_sink import FORWARD, PILOT, Sink, collect, near_film, splat, splat_plate
 from render.pixel_filter import adjoint_at, plate_adjoint_at
-from render.reversible import reversible
 from render.scene_data import FilmPlan, SceneNumbers
 
 READOUT_STEPS = wp.constant(6)  # fixed-point steps for the relation of row and time; each gains a factor 1 - det
@@ -35,12 +34,6 @@ class Landing:
     counts: int  # whether any pixel feels it
     pixel: wp.vec2  # [film px]
     h: wp.vec3  # the loss's derivative there; forward mode: 0
-
-
-@reversible
-@wp.func
-def film_along(point: wp.vec3, camera: camera_vector, weight: wp.vec2):
-    return wp.dot(weight, film_of(point, camera))
 
 
 @wp.func
@@ -110,7 +103,7 @@ def jump_weight(
 
 
 @wp.func
-def hand_on(
+def splat_jump(
     scene: SceneNumbers, film: FilmPlan, sink: Sink, view: int, index: int, adjoint: wp.array3d(dtype=wp.vec3),
     derivative: wp.array3d(dtype=wp.vec3), landing: Landing, jump: wp.vec3, on_plate: int,
 ):  # fmt: skip

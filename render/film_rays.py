@@ -18,8 +18,8 @@ class FilmRay:
     u: float  # place in the exposure, in [-1/2, 1/2]
     moment: Moment
     plane: wp.vec2  # the film point on the image plane, undistorted
-    o: wp.vec3
-    d: wp.vec3
+    o: wp.vec3  # [m]
+    d: wp.vec3  # unit
 
 
 @wp.func

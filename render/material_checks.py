@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from dvc.errors import Unsupported, UserError
 from render.ggx import LEAST_ALPHA
 from render.scene import CONDUCTOR, DIFFUSE, Ball, Body, Material, Scene, SdfBody, Texture
 from render.textures import WRAPS
-from render.value_checks import LIGHT, Intake, plain, require_kind, shown, wants
+from render.value_checks import LIGHT, Intake, plain, require_kind, shown, wants, warn_once
 
 KINDS = {DIFFUSE: 0, CONDUCTOR: 1}
 SLOTS = ("albedo", "alpha", "emission")
@@ -87,10 +89,26 @@ def check_use(materials: Mapping[str, Material], bodies: Sequence) -> None:
             getattr(getattr(material, f"{slot}_texture"), "image", None) for slot in SLOTS
         ]
         if name not in used and any(map(wants, values)):
-            raise UserError(
-                f"Scene.materials[{name!r}]: expected a body of this material, since it wants a gradient, got none: it would "
-                "be zero; remedy: leave the material out, or detach its tensors"
+            warn_once(
+                ("of no body", name),
+                f"Scene.materials[{name!r}]: expected a body of this material, since it wants a gradient, got none: it is "
+                "zero; remedy: leave the material out, or detach its tensors",
             )
+
+
+def _wanting(scene: Scene, slots: tuple[str, ...]) -> str | None:
+    """The first of the lights, and of these slots of materials and bodies, that wants a gradient."""
+    values: dict[str, object] = {}
+    for number, light in enumerate(scene.lights or ()):
+        values |= {f"Scene.lights[{number}].{field}": value for field, value in zip(light._fields, light)}
+    for name, material in scene.materials.items():
+        for slot in slots:
+            values[f"Scene.materials[{name!r}].{slot}"] = getattr(material, slot)
+            values[f"Scene.materials[{name!r}].{slot}_texture"] = getattr(getattr(material, f"{slot}_texture"), "image", None)
+    for number, body in enumerate(scene.bodies):
+        for slot in slots:
+            values[f"Scene.bodies[{number}].vertex_{slot}"] = getattr(body, f"vertex_{slot}", None)
+    return next((name for name, value in values.items() if wants(value)), None)
 
 
 def require_emission(scene: Scene) -> None:
@@ -98,22 +116,25 @@ def require_emission(scene: Scene) -> None:
 
     Raises: UserError for what wants one all the same.
     """
-    values: dict[str, object] = {}
-    for number, light in enumerate(scene.lights or ()):
-        values |= {f"Scene.lights[{number}].{field}": value for field, value in zip(light._fields, light)}
-    for name, material in scene.materials.items():
-        for slot in ("albedo", "alpha"):
-            values[f"Scene.materials[{name!r}].{slot}"] = getattr(material, slot)
-            values[f"Scene.materials[{name!r}].{slot}_texture"] = getattr(getattr(material, f"{slot}_texture"), "image", None)
-    for number, body in enumerate(scene.bodies):
-        for field in ("vertex_albedo", "vertex_alpha"):
-            values[f"Scene.bodies[{number}].{field}"] = getattr(body, field, None)
-    for name, value in values.items():
-        if wants(value):
-            raise UserError(
-                f"PathRender.depth: expected at least 2, as {name} wants a gradient, got 1, which shows emission alone: it "
-                "would be zero; remedy: depth=2, or detach it"
-            )
+    name = _wanting(scene, ("albedo", "alpha"))
+    if name is not None:
+        raise UserError(
+            f"PathRender.depth: expected at least 2, as {name} wants a gradient, got 1, which shows emission alone: it "
+            "would be zero; remedy: depth=2, or detach it"
+        )
+
+
+def require_unlit(scene: Scene) -> None:
+    """The same where shapes and albedo are shown, which nothing lights."""
+    name = _wanting(scene, ("alpha", "emission"))
+    sky = scene.environment
+    if name is None and any(map(wants, sky if isinstance(sky, tuple) else (sky,))):
+        name = "Scene.environment"
+    if name is not None:
+        raise UserError(
+            f"AovRender: expected gradients to shapes, poses, camera or albedo, as nothing else is shown, got {name}, which "
+            "wants one: it would be zero; remedy: detach it"
+        )
 
 
 def limit_roughness(intake: Intake, materials: Mapping[str, Material], bodies: Sequence) -> None:
@@ -121,12 +142,12 @@ def limit_roughness(intake: Intake, materials: Mapping[str, Material], bodies: S
     for name, material in materials.items():
         if material.kind != CONDUCTOR:
             continue
-        least = plain(material.alpha).amin()  # type: ignore[arg-type]
+        least = plain(material.alpha)  # type: ignore[arg-type]
         if material.alpha_texture is not None:
-            least = least * plain(material.alpha_texture.image).amin()
+            least = least * plain(material.alpha_texture.image).amin(dim=(1, 2, 3))
         factors = [b.vertex_alpha for b in bodies if isinstance(b, Body) and b.material == name and b.vertex_alpha is not None]
         if factors:
-            least = least * min(plain(factor).amin() for factor in factors)
+            least = torch.stack([least * plain(factor).amin(dim=1) for factor in factors]).amin(dim=0)
         intake.bound(
             f"Scene.materials[{name!r}].alpha", least, float(LEAST_ALPHA),
             expected=f"a roughness of {float(LEAST_ALPHA):.4g} or more, below which the gradient is zero",

@@ -39,7 +39,9 @@ def check_mesh(intake: Intake, name: str, mesh: Mesh, away: Tensor | float = 0.0
     low, high = points.amin(dim=1), points.amax(dim=1)
     ends = torch.stack([low, high])
     intake.bound(f"{name}.mesh.vertices", ends, -FARTHEST, FARTHEST, FAR, NEARER, of=points)
-    extent = (high - low).amax(dim=1) / (1.0 + torch.maximum(ends.abs().amax(), torch.as_tensor(away, device=points.device)))
+    extent = (high - low).amax(dim=1) / (
+        1.0 + torch.maximum(ends.abs().amax(dim=(0, 2)), torch.as_tensor(away, device=points.device))
+    )
     intake.bound(f"{name}.mesh", extent, SMALLEST, expected=SMALL, remedy=LARGER)
     intake.bound(
         f"{name}.mesh", _heights(points, faces[:: -(-len(faces) // LOOKED_AT)]), FLATTEST,
@@ -95,6 +97,8 @@ def check_twins(name: str, faces: Tensor, lamp: bool, two_sided: bool) -> None:
 
 def twin_faces(faces: Tensor) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
     """The first pair of faces of the same vertices, wound alike and wound oppositely; remembered while `faces` lives."""
+    if faces.is_inference():  # has no version
+        return _find_twins(faces.cpu().numpy().astype(np.int64))
     entry = _twins.get(faces)
     if entry is None or entry[0] != faces._version:
         entry = _twins[faces] = faces._version, _find_twins(faces.detach().cpu().numpy().astype(np.int64))

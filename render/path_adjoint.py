@@ -7,10 +7,11 @@ vertex before it meets the plane of its face. Densities and weights are detached
 A path is traced with random numbers of its own and its vertices are kept (memory: depth, not samples). The sweep goes from the
 last vertex to the first with the radiance L that arrives along the path,
 
-    L_k = N_k + S_k + f_k L_{k+1} / p_k,
+    L_k = E_k + N_k + F_k L_{k+1}
 
-N_k a light's sample, S_k a lamp that the sampled ray has met; no division by what may be zero. Each term's derivative is that
-of a small function (`wp.grad`), and what a vertex's position receives is handed on to the vertex before it.
+(`render.path_trace`); no division by what may be zero. The light E of a lamp that a sampled ray has met is attached with the
+vertex before it, as N is. Each term's derivative is that of a small function (`wp.grad`), and what a vertex's position receives
+is handed on to the vertex before it.
 
 Left out: where visibility changes (`render.primary_boundary`, `render.shadow_boundary`), textures' coordinates, the
 probabilities with which lamps are chosen.
@@ -19,14 +20,14 @@ probabilities with which lamps are chosen.
 import warp as wp
 
 from render.bsdf import bsdf_along
-from render.camera_projection import camera_vector, origin_of, ray_of
+from render.camera_projection import weighted_ray
 from render.environment import add_sky_gradient
 from render.film_rays import FilmRay
 from render.gradient_sink import Sink, deposit
 from render.interior import interior_kernel_of
 from render.lights import add_light_gradient, fill_light, light_value, light_value_along
 from render.path_trace import PathHistory, PathVertex, is_lamp
-from render.reversible import calls_gradients, reversible
+from render.reversible import calls_gradients
 from render.scene_data import (
     LAMP,
     MISSED,
@@ -40,14 +41,6 @@ from render.surface import (
     add_emission_gradient,
     add_surface_gradient,
 )
-
-
-@reversible
-@wp.func
-def ray_along(film: wp.vec2, camera: camera_vector, undistorted: wp.vec2, of_origin: wp.vec3, of_direction: wp.vec3):
-    return wp.dot(of_origin, origin_of(film, camera, undistorted, 0.0)) + wp.dot(
-        of_direction, ray_of(film, camera, undistorted)
-    )
 
 
 @wp.func
@@ -97,8 +90,7 @@ def sweep_path(
     from_next = wp.vec3(0.0, 0.0, 0.0)  # gradient at the position, through the next vertex
     d_bar = wp.vec3(0.0, 0.0, 0.0)
     at_blend = float(0.0)
-    met = PathVertex()  # the next vertex, where it lies on a lamp
-    on_lamp = int(0)
+    on_lamp = int(0)  # whether the next vertex lies on a lamp
     k = int(count - 1)
     while k >= 0:
         vertex = history.vertices[history.slot, k]
@@ -123,7 +115,10 @@ def sweep_path(
                 direction = vertex.light.direction
                 weight = vertex.light.weight * vertex.light_weight
                 if source == 1:
-                    light = wp.where(on_lamp != 0, LAMP, -1)
+                    light = -1
+                if source == 1 and on_lamp != 0:
+                    met = history.vertices[history.slot, k + 1]
+                    light = LAMP
                     index = met.hit.index
                     u = met.hit.u
                     v = met.hit.v
@@ -155,7 +150,6 @@ def sweep_path(
             if vertex.arrived > 0.0:
                 if is_lamp(tables, vertex.hit, s) and k > 0:
                     on_lamp = int(1)
-                    met = vertex
                 else:
                     leaving += vertex.emitted
                     g_uv = add_emission_gradient(
@@ -191,7 +185,7 @@ def pull_ray(scene: SceneNumbers, film: FilmPlan, sink: Sink, view: int, ray: Fi
     """Hands the gradients of a ray's origin, direction and moment to camera and shutter."""
     add_time_gradient(sink, film, view, ray.at, ray.u, at_blend)
     if wp.dot(o_bar, o_bar) + wp.dot(d_bar, d_bar) != 0.0:  # which NaN is, too
-        _f, at_camera, _p, _o, _d = wp.grad(ray_along)(ray.at, scene.cameras[view], ray.plane, o_bar, d_bar)
+        _f, at_camera, _p, _s, _o, _d = wp.grad(weighted_ray)(ray.at, scene.cameras[view], ray.plane, 0.0, o_bar, d_bar)
         deposit(sink, sink.numbers.cameras, view, at_camera)
 
 

@@ -30,16 +30,16 @@ LEAST_SURVIVAL = wp.constant(0.1)
 class PathVertex:
     """What a sweep backwards needs to know of a vertex."""
 
-    o: wp.vec3  # of the ray
+    o: wp.vec3  # of the ray [m]
     d: wp.vec3
     hit: Hit
     s: Surface  # not for a miss
     throughput: wp.vec3  # F_0 F_1 ... F_{k-1}
     arrived: float  # weight of what the hit emits against the ray, or of the background
-    emitted: wp.vec3  # E
+    emitted: wp.vec3  # E [W/(m^2 sr)]
     light: LightSample  # kind -1: none arrives
     light_weight: float  # of multiple importance sampling
-    lit: wp.vec3  # N
+    lit: wp.vec3  # N [W/(m^2 sr)]
     wo: wp.vec3
     go_on: float  # 1 / (p q); 0: the path ends here
     passed: wp.vec3  # F

@@ -7,17 +7,26 @@ through each other. Edges that are seen by way of other surfaces: `render.shadow
 import warp as wp
 
 from render.boundary_side import seen_face, sees_plate, side_radiance
-from render.camera_projection import NEAR, camera_vector, depth_of, film_of, film_velocity, origin_of, ray_of, undistort
+from render.camera_projection import (
+    NEAR,
+    camera_vector,
+    depth_of,
+    film_of,
+    film_velocity,
+    origin_of,
+    ray_of,
+    undistort,
+    weighted_film,
+)
 from render.edge_guide import EdgeDraw, guided_place
 from render.edge_sampling import CREASE, NOTHING, add_edge_gradient, choose_edge, edge_at, sight_of
 from render.film_curve import (
     READOUT_STEPS,
-    film_along,
-    hand_on,
     jump_weight,
     landing_at,
     outer_normal,
     readout_slope,
+    splat_jump,
 )
 from render.gradient_sink import Sink, deposit
 from render.hits import closest
@@ -134,8 +143,8 @@ def primary_boundary_kernel(
     share = density * float(draw.count) * determinant
     weight = normal * (jump_weight(scene, film, view, adjoint, landing, jump, on_plate) / share)
     sink.slot = wp.tid() % sink.totals.shape[0]
-    g_point, g_camera, _w = wp.grad(film_along)(point, camera, weight)
+    g_point, g_camera, _w = wp.grad(weighted_film)(point, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
     at_blend = add_edge_gradient(scene, tables, sink, view, world, moment, instance, chosen, g_point * (1.0 - s), g_point * s)
     add_time_gradient(sink, film, view, at, u, at_blend)
-    hand_on(scene, film, sink, view, index, adjoint, derivative, landing, jump, on_plate)
+    splat_jump(scene, film, sink, view, index, adjoint, derivative, landing, jump, on_plate)

@@ -1,10 +1,11 @@
 """What a ray-traced picture is made from, as it was given, brought to tensors of one form or refused in one line.
 
-Every check is made here, once a call, before anything is computed: behind it all tensors are float32 (faces int32 or int64), on
-one device, with their world axis, finite and within their limits. Values are compared with their limits in one transfer.
+Checks of all but the camera's lens and the counts of views are made here, once a call, before anything is computed: behind it
+all tensors are float32 (faces int32 or int64), on one device, with their world axis, finite and within their limits. Values are
+compared with their limits in one transfer.
 
-A tensor that wants a gradient and would get zero whatever the picture (a material that no body uses, the roughness of a diffuse
-one, a shutter before what stands still) is refused, too.
+A tensor that wants a gradient and would get zero whatever the picture (the roughness of a diffuse material, a shutter before
+what stands still) is refused, too; for a material that no body uses it is said once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -215,8 +216,8 @@ def _shutter(intake: Intake, shutter: Shutter | None) -> Shutter | None:
         return None
     require_kind("shutter", shutter, Shutter, "Shutter(exposure, readout)")
     return Shutter(
-        intake.constant("shutter.exposure", shutter.exposure, (), shared=True, axis="view"),
-        intake.constant("shutter.readout", shutter.readout, (2,), shared=True, axis="view"),
+        intake.constant("shutter.exposure", shutter.exposure, (), axis="view"),
+        intake.constant("shutter.readout", shutter.readout, (2,), axis="view"),
     )
 
 

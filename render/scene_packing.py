@@ -1,4 +1,4 @@
-"""A `Scene` as the arrays that kernels take: numbers with gradient, and tables that are remembered while their meshes live.
+"""A `Scene` as the arrays that kernels take: numbers with gradient, and tables.
 
 Order of faces: bodies that do not move, then one instance after the other, planes last.
 """

@@ -47,7 +47,7 @@ from render.surface import Surface, add_surface_gradient, surface_of
 BAND_CELLS = wp.constant(1.0)  # widest band
 RIM_DEPTH = wp.constant(0.02)  # of a cell: how far inside the outline its radiance is taken
 BEYOND = wp.constant(1.1)  # times the least distance to the outline, which is curved
-LEAST_SLOPE = wp.constant(0.1)
+LEAST_SLOPE = wp.constant(0.1)  # guards a division where the field is flat
 
 
 @wp.func
@@ -80,8 +80,8 @@ def pull_passing(
 @calls_gradients
 @wp.func
 def pull_shadow(
-    scene: SceneNumbers, tables: SceneTables, film: FilmPlan, sink: Sink, view: int, world: int, moment: Moment, hit: Hit,
-    s: Surface, o: wp.vec3, d: wp.vec3, light: int, index: int, u: float, v: float, end: wp.vec3, t: float, weight: float,
+    scene: SceneNumbers, tables: SceneTables, sink: Sink, view: int, world: int, moment: Moment, hit: Hit, s: Surface,
+    o: wp.vec3, d: wp.vec3, light: int, index: int, u: float, v: float, end: wp.vec3, t: float, weight: float,
 ):  # fmt: skip
     """The same on the way from a seen point to a light's point `end`; returns the gradients of the camera's ray and blend.
 
@@ -217,7 +217,7 @@ def sdf_boundary_kernel(
                             if sink.forward == 0:
                                 weight = wp.dot(value, h) * band_weight(passing.least, gap)
                             o_bar, d_bar, at_blend = pull_shadow(
-                                scene, tables, film, sink, view, world, moment, hit, s, o, d, sample.kind, sample.index,
+                                scene, tables, sink, view, world, moment, hit, s, o, d, sample.kind, sample.index,
                                 sample.u, sample.v, end, t, weight,
                             )  # fmt: skip
                             pull_ray(scene, film, sink, view, ray, o_bar, d_bar, at_blend)

@@ -61,6 +61,8 @@ def slope_at_surface(grid: SdfGrid) -> float | None:
 
     Remembered while `grid.values` lives.
     """
+    if grid.values.is_inference():  # has no version
+        return _slope(plain(grid.values), grid.spacing)
     entry = _slopes.get(grid.values)
     if entry is None or entry[:2] != (grid.values._version, grid.spacing):
         entry = _slopes[grid.values] = grid.values._version, grid.spacing, _slope(plain(grid.values), grid.spacing)

@@ -11,7 +11,7 @@ environment's.
 
 The samples begin at the edge and the light, and are connected to the receiver, and from there to the camera, straight or by way
 of other surfaces (`render.boundary_walk`), which only few miss. With a readout skew the time depends on where the film sees the
-border, as in `render.primary_boundary`. Left out are curves where surfaces cut through each other.
+border, as in `render.film_curve`. Left out are curves where surfaces cut through each other.
 """
 
 import warp as wp
@@ -26,17 +26,16 @@ from render.boundary_walk import (
     unsampled_emission,
 )
 from render.bsdf import bsdf_cos
-from render.camera_projection import film_velocity
+from render.camera_projection import film_velocity, weighted_film
 from render.edge_guide import EdgeDraw, cell_of, guided_place
 from render.edge_sampling import CREASE, add_edge_gradient, choose_edge, lattice
 from render.film_curve import (
     READOUT_STEPS,
-    film_along,
-    hand_on,
     jump_weight,
     landing_at,
     outer_normal,
     readout_slope,
+    splat_jump,
 )
 from render.gradient_sink import Sink, deposit
 from render.intersector import Intersector
@@ -209,7 +208,7 @@ def shadow_boundary_kernel(
     share = density * float(draw.count) * determinant * hop_share(hops, most)
     weight = normal * (jump_weight(scene, film, view, adjoint, landing, jump, 0) * source.weight / share)
     sink.slot = wp.tid() % sink.totals.shape[0]
-    g_last, g_camera, _w = wp.grad(film_along)(border.last, camera, weight)
+    g_last, g_camera, _w = wp.grad(weighted_film)(border.last, camera, weight)
     deposit(sink, sink.numbers.cameras, view, g_camera)
     g_x, at_blend = pull_walk(scene, tables, sink, view, world, border.moment, border.walk, g_last)
     g_o, g_d, g_blend = pull_point(
@@ -243,4 +242,4 @@ def shadow_boundary_kernel(
             nothing,
         )
     add_time_gradient(sink, film, view, at, u, at_blend)
-    hand_on(scene, film, sink, view, index, adjoint, derivative, landing, jump, 0)
+    splat_jump(scene, film, sink, view, index, adjoint, derivative, landing, jump, 0)

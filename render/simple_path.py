@@ -21,13 +21,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dvc.errors import Unsupported, UserError
+from dvc.errors import Unsupported
 from dvc.records import Camera, Film
 from render.camera_projection import pack_camera
+from render.film_checks import check_film
 from render.scene import Scene, SdfBody
 from render.scene_checks import check_given
 from render.scene_packing import pack_scene
 from render.simple_scene import World, camera_rays, gather, plain
+from render.value_checks import whole_number
 
 NEAR = 1.0e-8  # rays begin so far from where they start [m]
 SHADOW_END = 1.0 - 1.0e-6  # of the distance to a light: the light itself does not block
@@ -263,7 +265,7 @@ class SimplePathRender(nn.Module):
         depth: 1 shows emission only, 2 adds direct light, 3 one bounce, and so on.
         uniform_directions: draw bounces evenly over the sphere in place of by the material: noisier, but nothing that is drawn
             depends on the scene, so that differences between images of one seed have the gradient as their limit.
-    forward: scene; camera; film; seed: as `PathRender`.
+    forward: scene; camera; film: as `PathRender`; seed: an int.
     Returns: images, linear radiance, (view, row, column, 3), float64.
     Gradient: to all tensors, unbiased but for boundaries of visibility, which are left out; its random numbers are the image's
         own, so that of a loss that is not linear in the image it is biased.
@@ -272,12 +274,14 @@ class SimplePathRender(nn.Module):
 
     def __init__(self, samples: int = 16, depth: int = 2, *, uniform_directions: bool = False):
         super().__init__()
-        for name, value in (("samples", samples), ("depth", depth)):
-            if int(value) < 1:
-                raise UserError(f"SimplePathRender.{name}: expected at least 1, got {value}")
-        self.samples, self.depth, self.uniform_directions = int(samples), int(depth), bool(uniform_directions)
+        self.samples = whole_number("SimplePathRender.samples", samples, 1)
+        self.depth = whole_number("SimplePathRender.depth", depth, 1)
+        self.uniform_directions = bool(uniform_directions)
 
     def forward(self, scene: Scene, camera: Camera, film: Film, seed: int = 0) -> Tensor:
+        check_film(film)
+        film = film._replace(rows=int(film.rows), columns=int(film.columns))
+        seed = whole_number("SimplePathRender.seed", seed, -(2**31))
         scene, camera, *_ = check_given(scene, camera, None, None, torch.float64)
         for number, body in enumerate(scene.bodies):
             if isinstance(body, SdfBody) or getattr(body, "poses", None) is not None:

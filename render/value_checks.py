@@ -20,7 +20,7 @@ from dvc.errors import UserError
 
 POSITIVE = 1.0e-45  # the least positive float32
 LARGEST = 3.4e38
-NONE = -1.0e-5  # of light and reflectance: rounding, and the steps of differences about 0, leave no more below it
+NONE = -1.0e-5  # of light and reflectance: rounding leaves no more below 0
 LIGHT: dict[str, Any] = {"least": NONE, "expected": "numbers of at least 0"}
 MOST = 2**31 - 1
 
@@ -66,6 +66,8 @@ def shown(value: object) -> str:
 
 
 def require_kind(name: str, value: object, kind: type | tuple[type, ...], remedy: str = "") -> None:
+    if kind is bool and isinstance(value, np.bool_):
+        return
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         wanted = " or ".join(
@@ -146,7 +148,7 @@ class Intake:
 
     def _made(self, name: str, value: Any) -> Tensor:
         try:
-            return _tensor_of(value).to(self.device)
+            return _tensor_of(value, self.device).to(self.device)
         except (TypeError, ValueError, RuntimeError):
             raise UserError(f"{name}: expected numbers, as a tensor or plain ones, got {shown(value)}") from None
 
@@ -159,20 +161,20 @@ class Intake:
         return found[None] if len(shape) == len(inner) else found
 
     def constant(
-        self, name: str, value: Any, inner: tuple[int, ...], *, grey: bool = False, shared: bool = False, axis: str = "world",
+        self, name: str, value: Any, inner: tuple[int, ...], *, grey: bool = False, axis: str = "world",
         **limits: Any,
     ) -> Tensor:  # fmt: skip
-        """(world, *inner). grey: one number serves all of `inner`. shared: worlds are counted elsewhere."""
+        """(world, *inner). grey: one number serves all of `inner`."""
         found = self.floats(name, value)
         if grey and found.dim() == 0:
             found = found.expand(inner)
         if found.dim() == len(inner):
             found = found[None]
-        self._shape(name, found, (axis, *inner), value, shared)
+        self._shape(name, found, (axis, *inner), value)
         return self.bound(name, found, **limits)
 
     def array(
-        self, name: str, value: Any, shape: Sequence[int | str], *, shared: bool = False, image: bool = False,
+        self, name: str, value: Any, shape: Sequence[int | str], *, image: bool = False,
         limited: bool = True, **limits: Any,
     ) -> Tensor:  # fmt: skip
         """A tensor of exactly this shape; words stand for any size of at least one."""
@@ -180,10 +182,10 @@ class Intake:
             remedy = "torch.as_tensor(...)" if isinstance(value, np.ndarray) else "a tensor"
             raise UserError(f"{name}: expected a tensor ({_words(shape)}), got {shown(value)}; remedy: {remedy}")
         found = self.floats(name, value, image)
-        self._shape(name, found, shape, value, shared)
+        self._shape(name, found, shape, value)
         return self.bound(name, found, **limits) if limited else found
 
-    def _shape(self, name: str, found: Tensor, shape: Sequence[int | str], given: Any, shared: bool) -> None:
+    def _shape(self, name: str, found: Tensor, shape: Sequence[int | str], given: Any) -> None:
         sizes = tuple(found.shape)
         if len(sizes) != len(shape) or any(n != m if isinstance(m, int) else n < 1 for n, m in zip(sizes, shape)):
             remedy = ""
@@ -192,7 +194,7 @@ class Intake:
             got = tuple(given.shape) if isinstance(given, (Tensor, np.ndarray)) else shown(given)
             empty = " with none of them empty" if 0 in sizes else ""
             raise UserError(f"{name}: expected shape ({_words(shape)}){empty}, got {got}{remedy}")
-        if shape[0] == "world" and not shared:
+        if shape[0] == "world":
             self.worlds.append((name, sizes[0]))
 
     def bound(
@@ -253,17 +255,17 @@ def _words(shape: Sequence[int | str]) -> str:
     return ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
 
 
-def _tensor_of(value: Any) -> Tensor:
+def _tensor_of(value: Any, device: torch.device) -> Tensor:
     """Numbers, or sequences of numbers and tensors, with the tensors' gradient."""
     if isinstance(value, Tensor):
         return value.double()
     if isinstance(value, (tuple, list)):
         if any(isinstance(item, (Tensor, tuple, list)) for item in value):
-            return torch.stack([_tensor_of(item) for item in value])
+            return torch.stack([_tensor_of(item, device) for item in value])
         if any(isinstance(item, (str, bool)) for item in value):
             raise TypeError
     elif isinstance(value, (str, bool)):
         raise TypeError
     elif isinstance(value, (np.ndarray, np.generic)):
         return torch.as_tensor(value)
-    return torch.tensor(value, dtype=torch.float64)
+    return torch.tensor(value, dtype=torch.float64, device=device)

@@ -269,3 +269,17 @@ def test_a_camera_of_plain_numbers() -> None:
         LookAtCamera(64, 48)((1.5, -3, 2), (0, 0), fov=0.9)
     with pytest.raises(UserError, match=r"LookAtCamera.fov: expected numbers, as a tensor or plain ones, got 'wide'"):
         LookAtCamera(64, 48)((1.5, -3, 2), (0, 0, 0), fov="wide")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"position": torch.zeros(1, 2)}, "LookAtCamera.position: expected shape"),
+        ({"distortion": torch.zeros(1, 4)}, "LookAtCamera.distortion: expected shape"),
+        ({"up": torch.zeros(1, 3, dtype=torch.bool)}, "LookAtCamera.up: expected float32"),
+    ],
+)
+def test_tensors_that_are_no_camera(given: dict, message: str) -> None:
+    numbers = {"position": torch.tensor([[0.0, -3.0, 1.0]]), "target": torch.zeros(1, 3), "fov": torch.tensor([0.8]), **given}
+    with pytest.raises(UserError, match=message):
+        LookAtCamera(320, 200)(numbers.pop("position"), numbers.pop("target"), **numbers)

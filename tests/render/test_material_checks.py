@@ -7,6 +7,7 @@ import torch
 
 from dvc.errors import Unsupported, UserError
 from render import value_checks
+from render.aov_render import AovRender
 from render.path_render import PathRender
 from render.scene import Ball, Body, Material, PointLight, Scene, Texture
 from tests.render.ray_scenes import film, from_above, quad, row
@@ -73,12 +74,14 @@ def test_values_at_vertices_that_nothing_asks_for() -> None:
 
 
 @pytest.mark.parametrize("field", ["albedo", "emission", "albedo_texture"])
-def test_a_material_of_no_body_has_no_gradient(field: str) -> None:
+def test_a_material_of_no_body_has_no_gradient(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(value_checks, "_said", set())
     value = wanting(1, 3) if field != "albedo_texture" else Texture(wanting(1, 2, 2, 3))
     scene = Scene([Ball((0, 0, 0), 1.0, "m")], {"m": Material(), "spare": Material(**{field: value})}, environment=1.0)
-    with pytest.raises(UserError, match=r"materials\['spare'\]: expected a body of this material"):
+    with torch.no_grad(), warnings.catch_warnings():  # none is asked for
+        warnings.simplefilter("error")
         PathRender(samples=2)(scene, from_above(2), film(2))
-    with torch.no_grad():  # none is asked for
+    with pytest.warns(UserWarning, match=r"materials\['spare'\]: expected a body of this material"):
         PathRender(samples=2)(scene, from_above(2), film(2))
 
 
@@ -91,6 +94,20 @@ def test_emission_alone_has_no_gradient_of_what_reflects() -> None:
         PathRender(samples=2, depth=2)(scene, from_above(2), film(2))
         with torch.no_grad():
             PathRender(samples=2, depth=1)(scene, from_above(2), film(2))
+
+
+def test_depth_and_normals_show_no_light() -> None:
+    for material, sky in ((Material(0.5, emission=wanting(1, 3)), None), (Material(0.5), wanting(1, 3))):
+        scene = Scene([Body(FLOOR, "m")], {"m": material}, [], sky)
+        with pytest.raises(UserError, match=r"AovRender: expected gradients to shapes.*got Scene\S+ which wants one"):
+            AovRender(samples=2)(scene, from_above(2), film(2))
+    scene = Scene([Body(FLOOR, "m")], {"m": Material(wanting(1, 3))})
+    assert AovRender(samples=2)(scene, from_above(2), film(2)).albedo.requires_grad
+
+
+def test_roughness_is_that_of_each_world() -> None:
+    alpha, values = torch.tensor([0.5, 0.01]), torch.stack([torch.full((4,), 0.02), torch.ones(4)])
+    shown(Material((0.9, 0.9, 0.9), "conductor", alpha), vertex_alpha=values)
 
 
 def test_more_light_than_arrives_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,3 +230,21 @@ def test_images_of_what_is_seen_check_alike() -> None:
         AovRender(samples=1)(Scene([Ball((0, 0, 0), -1.0, "m")], {"m": Material()}), CAMERA, film(4))
     depth = AovRender(samples=1)(Scene([Ball((0, 0, 0), 0.5, "m")], {"m": Material(0.5)}), CAMERA, film(4)).depth
     assert float(depth.max()) > 2.0
+
+
+def test_what_is_made_in_inference_mode() -> None:
+    axes = torch.linspace(-0.5, 0.5, 9)
+    nodes = torch.stack(torch.meshgrid(axes, axes, axes, indexing="ij"), dim=-1)
+    with torch.inference_mode():
+        ball = SdfGrid((nodes.norm(dim=-1) - 0.3)[None], torch.tensor([-0.5, -0.5, -0.5]), 0.125)
+        mesh = Mesh(torch.rand(1, 3, 3), torch.tensor([[0, 1, 2]], dtype=torch.int32))
+        scene = Scene([SdfBody(ball, "m"), Body(mesh, "m")], {"m": Material(0.5, two_sided=True)}, environment=1.0)
+        assert float(PathRender(4)(scene, from_above(4), film(4)).max()) > 0.0
+
+
+def test_a_body_is_small_beside_its_own_world() -> None:
+    faces = torch.tensor([[0, 1, 2]], dtype=torch.int32)
+    corner = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    vertices = torch.stack([0.05 * corner, 1000.0 * corner + 5000.0])
+    scene = Scene([Body(Mesh(vertices, faces), "m")], {"m": Material(0.5, two_sided=True)}, environment=1.0)
+    assert PathRender(1)(scene, from_above(2), film(2)).shape == (2, 2, 2, 3)
