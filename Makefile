@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM_PACKAGES := libusb-1.0-0 libgl1
+# Two processes share the tests, as kernels run on one thread for much of the time; `make test WORKERS=` takes one.
+WORKERS ?= -n 2 --dist worksteal
 
 .PHONY: demo test test-fast lint bench system-libraries clean
 .DEFAULT_GOAL := demo
@@ -12,10 +14,10 @@ demo: $(VENV)/.installed-runtime
 	$(BIN)/diffvc run experiment=pendulum_video
 
 test: $(VENV)/.installed-dev system-libraries
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
