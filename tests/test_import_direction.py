@@ -16,7 +16,7 @@ ALLOWED = {
     "configs": set(),
 }
 OURS = set(ALLOWED)
-FILES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
+FILES = [path for package in sorted(ALLOWED) for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def names(tree: ast.AST) -> Iterator[str]:
