@@ -140,6 +140,7 @@ def box_gradients() -> dict[str, Tensor]:
     return gradients(12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_every_argument_equals_its_finite_difference(name, box_gradients):
     compare(name, box_gradients[name])
