@@ -122,6 +122,7 @@ def assert_one_line(answer: tuple[int, str, str], *expected: str) -> None:
 
 
 # -- values -----------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize(("override", "expected"), [
     ("frame_rate=0", "frame_rate: expected a positive number, got 0"),
     ("frame_rate=nan", "frame_rate: expected a finite number, got nan"),
@@ -166,6 +167,7 @@ def test_values(call: Call, folder: Path, override: str, expected: str) -> None:
     assert not (folder / "here").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "expected"), [
     (["sed=1"], "did you mean 'seed'?"),
     (["task.start=1"], "did you mean 'task.starts'?"),
@@ -216,6 +218,7 @@ def clips(folder: Path) -> None:
     Path("a_folder.mp4").mkdir()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clips")
 @pytest.mark.parametrize(("overrides", "expected"), [
     (["clip=nowhere.mp4"], "expected a file, got nothing there"),

@@ -54,6 +54,7 @@ def test_errors_as_defined(small: CameraCalibration) -> None:
         small.vector.scatter(start)
 
 
+@pytest.mark.slow
 def test_derivative_images_and_reverse_mode_agree(small: CameraCalibration) -> None:
     """Contracted with the same residuals, within what several seeds scatter."""
     context, x, every = {**small.context, "level": 1}, small.vector.gather()[0], torch.ones(small.vector.size)

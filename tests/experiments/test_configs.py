@@ -148,6 +148,7 @@ def test_two_steps_of_its_first_phase_and_the_loss_falls(name):
     assert torch.isfinite(losses[1]).all() and losses[1].min() < losses[0].min() and losses[1].sum() < losses[0].sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["camera_calibration", "toss_video"])
 def test_two_steps_of_a_ray_traced_fit_and_the_loss_falls(name):
     small = {
@@ -171,6 +172,7 @@ def test_two_steps_of_a_ray_traced_fit_and_the_loss_falls(name):
     assert len(losses) == 2 and losses[1] < 0.9 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shape_from_images", "shadow_art"])
 def test_a_few_steps_of_a_surface_lower_its_loss(name, tmp_path):
     task = task_of(name, "task.phases=[{steps: 3, lr: 0.03, nodes: 16, columns: 16}]", "task.pixels=16")

@@ -60,11 +60,13 @@ def test_the_gradient_of_the_shadow_s_area_by_the_ball_s_radius():
     assert np.mean(found) == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_certificate_holds():
     rows = job().check()
     assert len(rows) == 3 and all(row.passed for row in rows), rows
 
 
+@pytest.mark.slow
 def test_a_sphere_takes_on_the_shadows(tmp_path: Path):
     task = job(least_iou=0.9)
     with Recorder(tmp_path / "run", {}, wandb="disabled", show_progress=False) as recorder:

@@ -38,6 +38,7 @@ def test_the_cameras_see_all_of_the_shape(ellipsoid: Path):
     assert float(directions(200).mean(0).abs().max()) < 0.02
 
 
+@pytest.mark.slow
 def test_the_certificate_holds(ellipsoid: Path):
     rows = job(ellipsoid).check()
     assert len(rows) == 3 and all(row.passed for row in rows), rows
@@ -61,6 +62,7 @@ def test_a_certificate_tells_a_wrong_gradient():
     assert not check_pictures(lambda x, seed: value(x, seed, Twice.apply), x, ways, 0.1, "x")[0].passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("representation", ["mesh", "sdf"])
 def test_a_sphere_becomes_an_ellipsoid(ellipsoid: Path, tmp_path: Path, representation: str):
     task = job(ellipsoid, representations=[representation], most_chamfer=0.02)
@@ -75,6 +77,7 @@ def test_a_sphere_becomes_an_ellipsoid(ellipsoid: Path, tmp_path: Path, represen
     assert len(faces) > 100 and np.isfinite(vertices).all() and saved[representation].shape == saved["target"].shape
 
 
+@pytest.mark.slow
 def test_both_in_one_run_have_names_of_their_own(ellipsoid: Path, tmp_path: Path):
     phases = [{"steps": 1, "lr": 0.01, "nodes": 12, "columns": 8}]
     task = job(ellipsoid, phases=phases, representations=["mesh", "sdf"])

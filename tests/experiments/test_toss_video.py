@@ -53,6 +53,7 @@ def test_the_true_numbers_give_the_measured_path(small: TossVideo) -> None:
     assert float((small._look() - small.misfit.observed[0]).std()) > 3.0 * small.noise
 
 
+@pytest.mark.slow
 def test_derivative_images_and_reverse_mode_agree(small: TossVideo) -> None:
     """Through contact, poses and pixels; contracted with the same residuals, within what several seeds scatter."""
     context, x, every = {**small.context, "level": 1, "horizon": 6}, small.vector.gather()[0], torch.ones(small.vector.size)

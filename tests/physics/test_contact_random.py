@@ -177,6 +177,7 @@ def test_a_thousand_random_scenes():
     assert wrong == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["boxes", "points in a grid"])
 def test_a_hundred_random_scenes(name):
     nan, excluded, wrong = judged(name, list(FAMILIES).index(name))

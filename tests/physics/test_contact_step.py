@@ -157,6 +157,7 @@ def test_a_bounce_has_the_right_sign_and_converges_to_its_restitution():
         close(height.grad, -restitution, tolerance)
 
 
+@pytest.mark.slow
 def test_a_compliant_ball_bounces_like_one_with_its_restitution():
     """Dropped on the ground; dissipation tuned to e = 0.8 at the first impact; later than it, before the second."""
     h0, e, g = 0.1, 0.8, 9.81

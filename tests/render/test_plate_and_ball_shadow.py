@@ -16,6 +16,7 @@ MATERIALS = {"solid": Material((0.0, 0, 0)), "floor": Material((0.5, 0.5, 0.5)),
 SUN = DirectionalLight(row(1, 0, -1), row(3, 3, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["quad", "ball"])
 @pytest.mark.parametrize(("name", "size"), [("box", 0.5), ("box", 1.0), ("tent", 1.0), ("gaussian", 0.5)])
 def test_plate_behind_an_edge(name: str, size: float, shape: str):

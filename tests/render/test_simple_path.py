@@ -52,6 +52,7 @@ def compare(simple: dict[str, np.ndarray], fast: dict[str, np.ndarray]) -> None:
     assert np.mean(squares) < 3.0, dict(zip(simple, squares))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_image_and_gradient_of_every_number(name: str):
     scene = SCENES[name]()
